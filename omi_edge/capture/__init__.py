@@ -1,0 +1,1 @@
+"""Pendant and other sources: notification → frame → PCM."""

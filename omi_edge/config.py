@@ -1,0 +1,205 @@
+"""config.toml: every setting with its default, read strictly.
+
+Order of precedence: built-in default, then the file, then ``OMI_EDGE_SECTION_KEY`` in the environment. Secrets are
+never settings; only where to find the passphrase is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta
+
+from omi_edge.errors import ConfigError
+
+PREFIX = "OMI_EDGE_"
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the sections: an unknown key is an error."""
+
+
+class VaultConfig(Section, frozen=True):
+    """[vault]"""
+
+    passphrase_file: str = ""
+    passphrase_command: str = ""
+
+
+class AudioConfig(Section, frozen=True):
+    """[audio]"""
+
+    keep_silence: Annotated[float, Meta(ge=0)] = 0.0
+    chunk: Annotated[float, Meta(ge=0.2, le=2.0)] = 2.0
+
+
+class ListenConfig(Section, frozen=True):
+    """[listen]"""
+
+    recognizer: str = "pocketsphinx"
+    diarizer: str = "builtin"
+    vad_open: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    vad_close: Annotated[float, Meta(gt=0, lt=1)] = 0.35
+
+
+class ConversationConfig(Section, frozen=True):
+    """[conversation]"""
+
+    silence: Annotated[float, Meta(ge=2, le=14_400)] = 120.0
+    max_length: Annotated[float, Meta(ge=60, le=86_400)] = 14_400.0
+
+
+class MemoryConfig(Section, frozen=True):
+    """[memory]"""
+
+    extractor: str = "builtin"
+    embedder: str = "builtin"
+    trigger_phrases: tuple[str, ...] = ("remind me to", "note to self", "add a task")
+
+
+class WearerConfig(Section, frozen=True):
+    """[wearer]"""
+
+    name: str = ""
+    time_zone: str = ""
+
+
+class EngineConfig(Section, frozen=True):
+    """[engine]"""
+
+    idle: Annotated[float, Meta(ge=1)] = 300.0
+    call_limit: Annotated[float, Meta(ge=1)] = 300.0
+    threads: Annotated[int, Meta(ge=1, le=64)] = 2
+
+
+class DeviceConfig(Section, frozen=True):
+    """[device]"""
+
+    address: str = ""
+
+
+class WebConfig(Section, frozen=True):
+    """[web]"""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8460
+
+
+class LogConfig(Section, frozen=True):
+    """[log]"""
+
+    format: Annotated[str, Meta(pattern="^(text|json)$")] = "text"
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    vault: VaultConfig = VaultConfig()
+    audio: AudioConfig = AudioConfig()
+    listen: ListenConfig = ListenConfig()
+    conversation: ConversationConfig = ConversationConfig()
+    memory: MemoryConfig = MemoryConfig()
+    wearer: WearerConfig = WearerConfig()
+    engine: EngineConfig = EngineConfig()
+    device: DeviceConfig = DeviceConfig()
+    web: WebConfig = WebConfig()
+    log: LogConfig = LogConfig()
+
+
+def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
+    """Return the settings in force.
+
+    Raises ConfigError with the nearest known name for an unknown key, and with the allowed range for a bad value.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}. Check --config.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        _check_names(document, str(path))
+    _overlay(document, os.environ if environment is None else environment)
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"a setting cannot be used: {error}. `omi-edge config show` lists all.") from error
+    if config.listen.vad_close > config.listen.vad_open:
+        raise ConfigError("listen.vad_close must not be above listen.vad_open.")
+    zone(config)
+    return config
+
+
+def zone(config: Config) -> ZoneInfo:
+    """Return the wearer's time zone: ``wearer.time_zone``, else the machine's, else UTC."""
+    name = config.wearer.time_zone or _machine_zone()
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ConfigError(f"wearer.time_zone {name!r} is not known; use a name like Europe/Berlin.") from error
+
+
+def known_keys() -> dict[str, Any]:
+    """Return every ``section.key`` with its default."""
+    return {
+        f"{section.name}.{field.name}": field.default
+        for section in msgspec.structs.fields(Config)
+        for field in msgspec.structs.fields(section.type)
+    }
+
+
+def _check_names(document: dict[str, Any], where: str) -> None:
+    known = known_keys()
+    sections = {key.split(".")[0] for key in known}
+    for section, table in document.items():
+        if section not in sections:
+            raise ConfigError(f"{where}: unknown section [{section}]{_nearest(section, sections)}.")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where}: {section} must be a section, written as [{section}].")
+        for key in table:
+            if f"{section}.{key}" not in known:
+                names = {name.split(".")[1] for name in known if name.startswith(section + ".")}
+                raise ConfigError(f"{where}: unknown key {section}.{key}{_nearest(key, names)}.")
+
+
+def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> None:
+    variables = {PREFIX + key.upper().replace(".", "_"): key for key in known_keys()}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX):
+            continue
+        if variable not in variables:
+            raise ConfigError(f"unknown environment variable {variable}{_nearest(variable, variables)}.")
+        section, key = variables[variable].split(".")
+        document.setdefault(section, {})[key] = _parse(text, known_keys()[variables[variable]])
+
+
+def _parse(text: str, default: object) -> object:
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(default, tuple):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if isinstance(default, int | float):
+        try:
+            return int(text) if isinstance(default, int) else float(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _machine_zone() -> str:
+    target = str(Path("/etc/localtime").resolve())
+    return target.split("zoneinfo/", 1)[1] if "zoneinfo/" in target else "UTC"

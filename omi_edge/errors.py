@@ -1,0 +1,213 @@
+"""Every error of omi-edge, each with a sentence a person can act on, an exit code and an HTTP status.
+
+OmiEdgeError
+├─ UsageError               the call itself is off
+│  ├─ ConfigError           config.toml or an OMI_EDGE_ variable
+│  ├─ BadInput              a value, query or body that cannot be used
+│  └─ NotFound              no such conversation, task, …
+├─ AccessError              who may do what
+│  ├─ PassphraseError       missing, wrong or unsafe passphrase
+│  ├─ Unauthorized          no valid token
+│  ├─ Forbidden             a valid token without the right
+│  └─ AuditUnavailable      the act could not be audited, so it was refused
+├─ VaultError               the encrypted file
+│  ├─ VaultMissing
+│  ├─ VaultExists
+│  ├─ VaultDamaged
+│  ├─ VaultNewer            written by a newer program
+│  ├─ VaultBusy             another process holds it
+│  └─ DiskFull
+├─ AudioError               audio that cannot be read
+├─ EngineError              a model process
+│  ├─ EngineTransient       try again soon: crashed, hung, out of memory
+│  └─ EnginePermanent       trying again cannot help
+├─ LinkError                the pendant
+│  ├─ LinkLost
+│  └─ LinkUnavailable       no adapter, no permission, Bluetooth off
+└─ DaemonError              the daemon itself
+   ├─ AlreadyRunning
+   ├─ NotReady              starting, locked or stopping
+   └─ PortInUse
+
+Exit codes: 0 done, 1 failed, 2 wrong call, 3 access refused, 4 not found, 5 vault, 6 input audio, 7 engine,
+8 device, 9 daemon, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OmiEdgeError(Exception):
+    """Base of all errors; ``str(error)`` names cause and cure and never holds content."""
+
+    exit_code: ClassVar[int] = 1
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    """Stable last part of the problem type in API answers."""
+
+
+class UsageError(OmiEdgeError):
+    """The call itself is off."""
+
+    exit_code, status, slug = 2, 400, "usage"
+
+
+class ConfigError(UsageError):
+    """A setting that is unknown or cannot be used."""
+
+    slug = "config"
+
+
+class BadInput(UsageError):
+    """A value, query or body that cannot be used; ``field`` names it when it is one."""
+
+    slug = "bad-input"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotFound(UsageError):
+    """No such thing, or not for this client."""
+
+    exit_code, status, slug = 4, 404, "not-found"
+
+
+class AccessError(OmiEdgeError):
+    """Somebody may not do this."""
+
+    exit_code, status, slug = 3, 403, "access"
+
+
+class PassphraseError(AccessError):
+    """The passphrase is missing, wrong or kept unsafely."""
+
+    slug = "passphrase"
+
+
+class Unauthorized(AccessError):
+    """No valid token came with the request."""
+
+    status, slug = 401, "unauthorized"
+
+
+class Forbidden(AccessError):
+    """The token is valid but does not carry this right."""
+
+    slug = "forbidden"
+
+
+class AuditUnavailable(AccessError):
+    """The audit row could not be written, so the act was refused."""
+
+    status, slug = 503, "audit-unavailable"
+
+
+class VaultError(OmiEdgeError):
+    """The encrypted file cannot be used."""
+
+    exit_code, status, slug = 5, 503, "vault"
+
+
+class VaultMissing(VaultError):
+    """There is no vault in this data folder."""
+
+    slug = "vault-missing"
+
+
+class VaultExists(VaultError):
+    """There is a vault in this data folder already."""
+
+    status, slug = 409, "vault-exists"
+
+
+class VaultDamaged(VaultError):
+    """The file, or its key slots, do not pass their checks."""
+
+    slug = "vault-damaged"
+
+
+class VaultNewer(VaultError):
+    """The file was written by a newer program."""
+
+    slug = "vault-newer"
+
+
+class VaultBusy(VaultError):
+    """Another process holds the vault."""
+
+    slug = "vault-busy"
+
+
+class DiskFull(VaultError):
+    """No space for a write; what was to be written is kept in memory and tried again."""
+
+    status, slug = 507, "disk-full"
+
+
+class AudioError(OmiEdgeError):
+    """Audio that cannot be read."""
+
+    exit_code, status, slug = 6, 422, "audio"
+
+
+class EngineError(OmiEdgeError):
+    """A model process failed."""
+
+    exit_code, status, slug = 7, 503, "engine"
+
+
+class EngineTransient(EngineError):
+    """It crashed, hung or ran out of memory: trying again can help."""
+
+    slug = "engine-transient"
+
+
+class EnginePermanent(EngineError):
+    """Trying again cannot help."""
+
+    slug = "engine-permanent"
+
+
+class LinkError(OmiEdgeError):
+    """The Bluetooth link failed."""
+
+    exit_code, status, slug = 8, 503, "link"
+
+
+class LinkLost(LinkError):
+    """The link to the pendant is gone."""
+
+    slug = "link-lost"
+
+
+class LinkUnavailable(LinkError):
+    """No adapter, no permission, or Bluetooth is off."""
+
+    slug = "link-unavailable"
+
+
+class DaemonError(OmiEdgeError):
+    """The daemon cannot do this now."""
+
+    exit_code, status, slug = 9, 503, "daemon"
+
+
+class AlreadyRunning(DaemonError):
+    """Another daemon, or another command, holds this data folder."""
+
+    status, slug = 409, "already-running"
+
+
+class NotReady(DaemonError):
+    """Starting, locked or stopping."""
+
+    slug = "not-ready"
+
+
+class PortInUse(DaemonError):
+    """The configured port is taken."""
+
+    slug = "port-in-use"

@@ -1,0 +1,1 @@
+"""PCM → speech segment → words → turns."""

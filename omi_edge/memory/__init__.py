@@ -1,0 +1,1 @@
+"""Utterances → conversation → title, tasks, memories, vectors."""

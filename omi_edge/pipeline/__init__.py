@@ -1,0 +1,1 @@
+"""The stages joined: capture, listen, memory and store."""

@@ -1,0 +1,1 @@
+"""The one encrypted file, and everything that reads or writes it."""

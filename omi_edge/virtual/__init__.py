@@ -1,0 +1,1 @@
+"""A pendant without hardware."""
