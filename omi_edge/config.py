@@ -79,12 +79,6 @@ class EngineConfig(Section, frozen=True):
     threads: Annotated[int, Meta(ge=1, le=64)] = 2
 
 
-class DeviceConfig(Section, frozen=True):
-    """[device]"""
-
-    address: str = ""
-
-
 class WebConfig(Section, frozen=True):
     """[web]"""
 
@@ -109,7 +103,6 @@ class Config(Section, frozen=True):
     memory: MemoryConfig = MemoryConfig()
     wearer: WearerConfig = WearerConfig()
     engine: EngineConfig = EngineConfig()
-    device: DeviceConfig = DeviceConfig()
     web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()
 
