@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -151,6 +152,7 @@ class EngineProcess:
         self._threads = threads
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
+        self._session_lock = asyncio.Lock()
         self._idle_timer: Timer | None = None
         self.starts = 0
         self.failures = 0
@@ -168,6 +170,15 @@ class EngineProcess:
         if self.pid is None:
             return "unloaded"
         return "busy" if self._lock.locked() else "idle"
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Have the process for several calls in a row that build on one another.
+
+        The calls raise EngineTransient when the process was replaced in between, since what it knew is gone.
+        """
+        async with self._session_lock:
+            yield Session(self)
 
     async def call(self, spec: EngineSpec, method: str, *arguments: object, returns: type[T]) -> T:
         """Run one method and return its result.
@@ -240,7 +251,9 @@ class EngineProcess:
         return self._process
 
     def _end_when_idle(self) -> None:
-        if not self._lock.locked() and self.pid is not None:
+        if self._session_lock.locked():  # somebody thinks between two calls: look again later
+            self._idle_timer = self._clock.call_later(self._idle_seconds, self._end_when_idle)
+        elif not self._lock.locked() and self.pid is not None:
             log.info("engine unloaded", extra={"engine": self.name, "pid": self.pid})
             self._ending = asyncio.ensure_future(self._end())
 
@@ -260,6 +273,31 @@ class EngineProcess:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
+
+
+class Session:
+    """Calls to one and the same life of an engine process."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self._process = process
+        self._life: int | None = None
+        self._began_us = process.busy_us
+
+    @property
+    def seconds(self) -> float:
+        """Machine time that the calls of this session took."""
+        return (self._process.busy_us - self._began_us) / 1e6
+
+    async def __call__(self, spec: EngineSpec, method: str, *arguments: object, returns: type[T]) -> T:
+        """See EngineProcess.call."""
+        if self._life is not None and (self._process.pid is None or self._process.starts != self._life):
+            raise EngineTransient(f"engine {self._process.name} ended between two calls and is restarted.")
+        result = await self._process.call(spec, method, *arguments, returns=returns)
+        if self._life is None:
+            self._life = self._process.starts
+        elif self._process.starts != self._life:
+            raise EngineTransient(f"engine {self._process.name} ended between two calls and is restarted.")
+        return result
 
 
 def _worker_environment(threads: int) -> dict[str, str]:

@@ -20,12 +20,29 @@ from omi_edge.web import wire
 class Controls(Protocol):
     """Implemented by the daemon; handed to the application."""
 
-    db: Database
-    bus: Bus
-    clock: Clock
-    config: Config
-    folder: Path
-    index: VectorIndex
+    @property
+    def db(self) -> Database:
+        """The open vault; NotReady before it is open."""
+
+    @property
+    def index(self) -> VectorIndex:
+        """Vectors in memory; NotReady before they are loaded."""
+
+    @property
+    def bus(self) -> Bus:
+        """Where events are told."""
+
+    @property
+    def clock(self) -> Clock:
+        """The one clock."""
+
+    @property
+    def config(self) -> Config:
+        """Settings in force."""
+
+    @property
+    def folder(self) -> Path:
+        """Data folder."""
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,368 @@
+"""The daemon: ordered start, named states, staged stop; and what the API may ask of it.
+
+    new ─► starting: lock ─ socket ─ vault ─ index ─ pipeline ─ port ─ links ─► running ─► stopping ─► stopped
+
+The socket answers /health from the first moment, so that a long migration can be watched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from omi_edge import health, observe
+from omi_edge.capture.link import Link, Receiver
+from omi_edge.clock import Clock, held
+from omi_edge.config import Config, zone
+from omi_edge.domain import Codec, Notification
+from omi_edge.errors import NotReady, OmiEdgeError
+from omi_edge.events import Bus
+from omi_edge.paths import socket_path
+from omi_edge.pipeline.engines import ChosenEngines
+from omi_edge.pipeline.intake import Intake
+from omi_edge.pipeline.spine import Spine
+from omi_edge.store import conversations, jobs, sources
+from omi_edge.store.database import Connection, Database
+from omi_edge.store.lock import FolderLock
+from omi_edge.store.search import VectorIndex
+from omi_edge.web import app as web_app
+from omi_edge.web import wire
+
+log = logging.getLogger(__name__)
+
+LIVE_SECTIONS = ("conversation", "memory", "wearer", "log")
+"""Sections of the configuration that take effect without a restart, as far as they do not name engines."""
+
+
+class Daemon:
+    """One data folder's daemon. ``serve_tcp`` off and no links: the same operations for one command."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        passphrase: str,
+        clock: Clock,
+        *,
+        serve_tcp: bool = True,
+        links: Sequence[Link] = (),
+        reload: Callable[[], Config] | None = None,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._passphrase = passphrase
+        self._clock = clock
+        self._serve_tcp = serve_tcp
+        self._links = links
+        self._reload = reload
+        self._bus = Bus()
+        self._engines = ChosenEngines(config, clock)
+        self._state = "new"
+        self.since_us = clock.utc_us()
+        self._db: Database | None = None
+        self._index: VectorIndex | None = None
+        self._spine: Spine | None = None
+        self._listening: list[asyncio.Task[None]] = []
+        self._opened = contextlib.AsyncExitStack()
+        self._stop_wanted = asyncio.Event()
+        self._progress: dict[str, float] = {}
+        self._watch = health.Watch()
+        self._receiving: dict[str, float] = {}
+        self.address = ""
+        """Base URL of the API on TCP, empty without one."""
+        self.links: dict[str, str] = {}
+        """State of each link by its transport."""
+
+    # --- what the API is handed (web.controls.Controls) -----------------------------------------------------------
+
+    @property
+    def db(self) -> Database:
+        """The open vault; NotReady before it is open."""
+        if self._db is None:
+            raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
+        return self._db
+
+    @property
+    def index(self) -> VectorIndex:
+        """Vectors in memory; NotReady before they are loaded."""
+        if self._index is None:
+            raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
+        return self._index
+
+    @property
+    def spine(self) -> Spine:
+        """The pipeline; NotReady before it runs."""
+        if self._spine is None:
+            raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
+        return self._spine
+
+    @property
+    def vault(self) -> Database | None:
+        """The vault once it is open."""
+        return self._db
+
+    @property
+    def pipeline(self) -> Spine | None:
+        """The pipeline once it runs."""
+        return self._spine
+
+    @property
+    def bus(self) -> Bus:
+        """Where events are told."""
+        return self._bus
+
+    @property
+    def clock(self) -> Clock:
+        """The one clock."""
+        return self._clock
+
+    @property
+    def config(self) -> Config:
+        """Settings in force."""
+        return self._config
+
+    @property
+    def folder(self) -> Path:
+        """Data folder."""
+        return self._folder
+
+    @property
+    def engines(self) -> ChosenEngines:
+        """The engines, for health and status."""
+        return self._engines
+
+    @property
+    def state(self) -> str:
+        """new, starting, running, stopping, stopped or failed."""
+        return self._state
+
+    @property
+    def progress(self) -> dict[str, float]:
+        """Long work under way: what, and how far from 0 to 1."""
+        return dict(self._progress)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are served."""
+        return self._state == "running"
+
+    def readiness(self) -> wire.Readiness:
+        """Say whether requests are served."""
+        return wire.Readiness(self.ready, self._state)
+
+    async def health(self) -> wire.Health:
+        """Check each part."""
+        return await health.health_of(self, self._watch)
+
+    async def status(self) -> wire.Status:
+        """Gather what `omi-edge status` shows."""
+        return await health.status_of(self)
+
+    async def close_conversation(self, conversation_id: str) -> None:
+        """End an open conversation by hand."""
+        await self.spine.close_conversation(conversation_id)
+
+    async def begin_import(self, name: str, start_us: int, time_known: bool, client_id: str | None) -> str:
+        """Register a recording to come; return its source id."""
+        return await self.spine.begin_recording(name, start_us, time_known, client_id)
+
+    async def take_import(self, source_id: str, pcm: AsyncIterator[bytes]) -> None:
+        """Run s16le mono 16 kHz PCM through the pipeline as fast as it can be stored; ends the source."""
+        self._receiving[source_id] = 0.0
+        try:
+            await self.spine.take_recording(source_id, self._counted(source_id, pcm))
+        finally:
+            self._receiving.pop(source_id, None)
+
+    async def import_state(self, source_id: str) -> wire.ImportState:
+        """Say where a recording stands; NotFound."""
+
+        def read(conn: Connection) -> wire.ImportState:
+            row = sources.get(conn, source_id)
+            left, failed = jobs.of_source(conn, source_id)
+            found = conversations.ids_of_source(conn, source_id)
+            open_left = any(state != "completed" for _, state in found)
+            state = "processing" if left or open_left else "failed" if failed else "done"
+            if row.ended_us is None:
+                state = "receiving" if source_id in self._receiving else "processing"
+            start_us = row.first_us or row.created_us
+            seconds = ((row.heard_until_us or start_us) - start_us) / 1e6
+            return wire.ImportState(
+                source_id, row.name, state, max(seconds, self._receiving.get(source_id, 0.0)), left, failed,
+                health.iso(start_us), [conversation_id for conversation_id, _ in found],
+            )  # fmt: skip
+
+        return await self.db.read(read)
+
+    async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
+        """Return the unit vector of a query."""
+        return np.asarray((await self._engines.embed([text]))[0])
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Daemon:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start in order. Raises the first OmiEdgeError in the way, after undoing what was started."""
+        self._become("starting")
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            self._become("failed")
+            raise
+        self._become("running")
+
+    async def stop(self) -> None:
+        """Stop in stages: links, requests, what was heard into the file, engines, vault, lock. Harmless twice."""
+        if self._state in ("stopped", "new"):
+            return
+        self._become("stopping")
+        await self._opened.aclose()
+        self._become("stopped")
+
+    async def run_until_signal(self) -> None:
+        """Start, work until SIGTERM or SIGINT, stop. SIGHUP re-reads the configuration."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_wanted.set)
+        loop.add_signal_handler(signal.SIGHUP, self._re_read)
+        starting = asyncio.create_task(self.start())
+        stopping = asyncio.create_task(self._stop_wanted.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+            elif starting.exception() is not None:
+                starting.result()
+            else:
+                await self._stop_wanted.wait()
+        finally:
+            stopping.cancel()
+            await self.stop()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def _start(self) -> None:
+        folder_lock = FolderLock(self._folder)
+        folder_lock.acquire()
+        self._opened.callback(folder_lock.release)
+        application = web_app.make_app(self)
+        unix_server = await web_app.serve_unix(application, socket_path(self._folder))
+        self._opened.push_async_callback(unix_server.close)
+        self._db = await self._open_vault()
+        self._opened.push_async_callback(self._close_vault)
+        self._index = VectorIndex()
+        with held(self._clock):
+            await self._db.read(functools.partial(self._index.load, model=self._engines.embedder_name))
+        self._db.index = self._index
+        self._opened.push_async_callback(self._engines.close)
+        self._spine = Spine(
+            self._db, self._clock, self._bus, self._config, self._engines, self._index, zone(self._config).key
+        )
+        self._opened.push_async_callback(self._spine.stop)
+        await self._spine.start()
+        if self._serve_tcp:
+            tcp_application = web_app.make_app(self)
+            tcp_server = await web_app.serve_tcp(tcp_application, self._config.web.host, self._config.web.port)
+            self.address = tcp_server.address
+            self._opened.push_async_callback(tcp_server.close)
+        for link in self._links:
+            task = asyncio.create_task(self._listen(link), name=f"link {link.transport}")
+            self._listening.append(task)
+        self._opened.push_async_callback(self._stop_listening)
+
+    async def _open_vault(self) -> Database:
+        loop = asyncio.get_running_loop()
+
+        def progress(what: str, fraction: float) -> None:
+            loop.call_soon_threadsafe(self._note_progress, what, fraction)
+
+        with held(self._clock):
+            return await asyncio.to_thread(
+                Database.open, self._folder, self._passphrase, self._clock, progress=progress
+            )
+
+    async def _close_vault(self) -> None:
+        if self._db is not None:
+            database, self._db = self._db, None
+            await database.close()
+
+    def _note_progress(self, what: str, fraction: float) -> None:
+        if fraction >= 1.0:
+            self._progress.pop(what, None)
+        else:
+            self._progress[what] = fraction
+
+    async def _listen(self, link: Link) -> None:
+        receiver = Receiver(link, self._clock)
+        intake: Intake | None = None
+
+        async def connected(codec: Codec) -> Callable[[Notification], None]:
+            nonlocal intake
+            info = receiver.info
+            intake = await self.spine.open_pendant(info.address, info.name, codec)
+            self._tell_link(link, "connected")
+            return intake.notify
+
+        async def disconnected(reason: str) -> None:
+            if intake is not None:
+                await intake.finish()
+            self._tell_link(link, reason)
+
+        await receiver.run(connected, disconnected)
+
+    def _tell_link(self, link: Link, state: str) -> None:
+        self.links[link.transport] = state
+        self._bus.publish("device", self._clock.utc_us(), transport=link.transport, state=state)
+        log.info("link", extra={"transport": link.transport, "state": state})
+
+    async def _stop_listening(self) -> None:
+        for task in self._listening:
+            task.cancel()
+        if self._listening:
+            await asyncio.wait(self._listening)
+
+    def _re_read(self) -> None:
+        if self._reload is None:
+            return
+        try:
+            wanted = self._reload()
+        except OmiEdgeError as error:
+            log.error("the configuration stays as it was", extra={"cause": str(error)})
+            return
+        observe.set_up(style=wanted.log.format, level=wanted.log.level)
+        kept = {section: getattr(wanted, section) for section in LIVE_SECTIONS}
+        waiting = [
+            section
+            for section in wanted.__struct_fields__
+            if section not in LIVE_SECTIONS and getattr(wanted, section) != getattr(self._config, section)
+        ]
+        self._config = Config(**{s: getattr(self._config, s) for s in self._config.__struct_fields__} | kept)
+        if self._spine is not None:
+            self._spine.reconfigure(self._config, zone(self._config).key)
+        log.info("configuration re-read", extra={"needs_restart": ",".join(waiting) or "nothing"})
+
+    def _become(self, state: str) -> None:
+        self._state = state
+        self.since_us = self._clock.utc_us()
+        log.info("daemon", extra={"state": state})
+
+    async def _counted(self, source_id: str, pcm: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for piece in pcm:
+            self._receiving[source_id] += len(piece) / 32_000
+            yield piece

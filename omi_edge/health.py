@@ -1,0 +1,210 @@
+"""What `/health` and `omi-edge status` say, gathered from the parts of the daemon."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from omi_edge import __version__
+from omi_edge.clock import Clock
+from omi_edge.config import Config
+from omi_edge.domain import Notice
+from omi_edge.errors import OmiEdgeError
+from omi_edge.pipeline.engines import ChosenEngines
+from omi_edge.pipeline.spine import Spine
+from omi_edge.sandbox import network_refused
+from omi_edge.store import audio, jobs, notices, sources
+from omi_edge.store.database import Connection, Database
+from omi_edge.web import wire
+
+
+class Vitals(Protocol):
+    """What there is to look at; implemented by the daemon."""
+
+    @property
+    def state(self) -> str:
+        """Named state of the daemon."""
+
+    @property
+    def since_us(self) -> int:
+        """Since when."""
+
+    @property
+    def clock(self) -> Clock:
+        """The one clock."""
+
+    @property
+    def config(self) -> Config:
+        """Settings in force."""
+
+    @property
+    def engines(self) -> ChosenEngines:
+        """The engines."""
+
+    @property
+    def vault(self) -> Database | None:
+        """The vault once it is open."""
+
+    @property
+    def pipeline(self) -> Spine | None:
+        """The pipeline once it runs."""
+
+    @property
+    def links(self) -> dict[str, str]:
+        """State of each link by its transport."""
+
+    @property
+    def address(self) -> str:
+        """Base URL of the API on TCP, empty without one."""
+
+    @property
+    def progress(self) -> dict[str, float]:
+        """Long work under way."""
+
+
+class Watch:
+    """Remembers since when each part has been in its state."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[str, int]] = {}
+
+    def part(self, name: str, state: str, now_us: int, *, critical: bool = False, advice: str = "") -> wire.Part:
+        """Return the part as it is now."""
+        known = self._since.get(name)
+        if known is None or known[0] != state:
+            self._since[name] = known = (state, now_us)
+        return wire.Part(name, state, critical, iso(known[1]), advice)
+
+
+async def health_of(vitals: Vitals, watch: Watch) -> wire.Health:
+    """Check each part and sum them up in one word."""
+    now_us = vitals.clock.utc_us()
+    parts = [await _vault(vitals, watch, now_us), *_pipeline(vitals, watch, now_us)]
+    for what, fraction in vitals.progress.items():
+        parts.append(watch.part(what, "busy", now_us, advice=f"{fraction:.0%} done; please wait."))
+    broken = [part for part in parts if part.state == "failed"]
+    if any(part.critical for part in broken) or vitals.state in ("failed", "stopped"):
+        word = "critical"
+    elif broken or any(part.state == "degraded" for part in parts):
+        word = "degraded"
+    else:
+        word = "healthy"
+    return wire.Health(word, vitals.state, parts)
+
+
+async def status_of(vitals: Vitals) -> wire.Status:
+    """Gather figures and notices."""
+    database = vitals.vault
+
+    def read(conn: Connection) -> dict[str, Any]:
+        return {
+            "sources": [_source(row) for row in sources.list_all(conn)],
+            "jobs": jobs.counts(conn),
+            "audio": audio.totals(conn),
+            "notices": [notice_item(notice) for notice in notices.active(conn)],
+            "failed_jobs": [
+                {"id": job.id, "stage": job.stage.value, "subject_id": job.subject_id, "cause": job.cause}
+                for job in jobs.failed(conn, 20)
+            ],
+        }
+
+    found: dict[str, Any] = {"sources": [], "jobs": {}, "audio": {}, "notices": [], "failed_jobs": []}
+    if database is not None:
+        found = await database.read(read)
+    return wire.Status(
+        version=__version__,
+        state=vitals.state,
+        since=iso(vitals.since_us),
+        vault=str(database.path) if database is not None else "",
+        engines=[
+            wire.EngineState(e.name, e.state, e.pid, e.starts, e.failures, round(e.busy_us / 1e6, 3))
+            for e in vitals.engines.processes
+        ],
+        speeds=[
+            wire.Speed(tier.name, tier.engine, _rounded(tier.real_time_factor))
+            for tier in vitals.engines.tiers.values()
+        ],
+        progress=[{"what": what, "fraction": round(done, 3)} for what, done in vitals.progress.items()],
+        network=network_refused(),
+        web=vitals.address,
+        **found,
+    )
+
+
+def iso(at_us: int) -> str:
+    """Return RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def notice_item(notice: Notice) -> wire.NoticeItem:
+    """Return a notice as the API shows it."""
+    return wire.NoticeItem(
+        notice.id, notice.code, notice.severity.value, list(notice.subject_ids), notice.message, iso(notice.since_us),
+        iso(notice.last_us), notice.count, iso(notice.acknowledged_us) if notice.acknowledged_us else None,
+    )  # fmt: skip
+
+
+async def _vault(vitals: Vitals, watch: Watch, now_us: int) -> wire.Part:
+    if vitals.vault is None:
+        return watch.part("vault", "busy" if vitals.state == "starting" else "off", now_us, critical=True)
+    try:
+        await vitals.vault.read(lambda conn: conn.execute("SELECT count(*) FROM settings").fetchone())
+    except OmiEdgeError as error:
+        return watch.part("vault", "failed", now_us, critical=True, advice=str(error))
+    return watch.part("vault", "ok", now_us, critical=True)
+
+
+def _pipeline(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
+    spine = vitals.pipeline
+    parts = []
+    if spine is None:
+        return [watch.part("capture", "off", now_us)]
+    ended = spine.failed_tasks()
+    parts.append(
+        watch.part(
+            "jobs",
+            "failed" if "jobs" in ended else "busy" if spine.jobs.working else "ok",
+            now_us,
+            critical=True,
+            advice="Restart the daemon; the log names the cause." if "jobs" in ended else "",
+        )
+    )
+    if spine.disk_full:
+        advice = "Free space on the disk of the data folder; audio waits in memory for some minutes."
+        parts.append(watch.part("capture", "failed", now_us, critical=True, advice=advice))
+    elif vitals.links:
+        connected = any(state == "connected" for state in vitals.links.values())
+        parts.append(watch.part("capture", "ok" if connected else "degraded", now_us, critical=True))
+    else:
+        parts.append(
+            watch.part("capture", "off", now_us, advice="No pendant is configured; recordings can be imported.")
+        )
+    for process in vitals.engines.processes:
+        state = {"unloaded": "ok", "idle": "ok", "busy": "busy"}[process.state]
+        parts.append(watch.part(f"engine {process.name}", state, now_us))
+    for tier in vitals.engines.tiers.values():
+        slow = tier.name in spine.slow_tiers
+        advice = "Text comes late, none is lost. Choose a smaller model or a faster machine." if slow else ""
+        parts.append(watch.part(tier.name, "degraded" if slow else "ok", now_us, advice=advice))
+    parts.append(watch.part("web", "ok" if vitals.address else "off", now_us))
+    return parts
+
+
+def _source(row: sources.SourceRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "name": row.name,
+        "device_id": row.device_id,
+        "client_id": row.client_id,
+        "heard_until": iso(row.heard_until_us) if row.heard_until_us else None,
+        "lost_frames": row.lost_frames,
+        "audio_bytes": row.audio_bytes,
+        "dropped_bytes": row.dropped_bytes,
+        "dropped_seconds": round(row.dropped_us / 1e6, 1),
+        "time_known": row.time_known,
+    }
+
+
+def _rounded(factor: float | None) -> float | None:
+    return None if factor is None else round(factor, 3)

@@ -1,0 +1,224 @@
+"""One source's way from notifications (or PCM) to durable chunks and segments.
+
+The loop thread only enqueues. Whatever waits goes to the capture thread in one batch; what comes out is committed in
+order, chunk by chunk, and told to the rest of the pipeline only after its commit. When the disk is full the audio
+stays in memory, within a bound, and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+
+import msgspec
+import numpy as np
+
+from omi_edge.capture.frames import Reassembler
+from omi_edge.clock import Clock, Timer, held
+from omi_edge.domain import SAMPLE_RATE, AudioChunk, Codec, Frame, Gap, Notification, SpeechSegment, Stage
+from omi_edge.errors import DiskFull, VaultBusy
+from omi_edge.opus import Encoder
+from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Position
+from omi_edge.store import audio, jobs, segments, sources
+from omi_edge.store.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+WAITING_LIMIT = 60_000
+"""Notifications held when nothing can be stored: ten minutes of a pendant's stream, about 12 MB."""
+READY_LIMIT = 64
+"""Items between the capture thread and the writer."""
+RETRY_SECONDS = 5.0
+SILENT_SECONDS = 3.0
+"""Without a frame for this long the run is over: what is open is closed, so that nothing waits for the next frame. The
+pendant holds back at most 1.28 s (protocol dossier §7)."""
+SECOND_BYTES = SAMPLE_RATE * 2
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What has just become durable."""
+
+    chunk: AudioChunk | None
+    segments: tuple[SpeechSegment, ...]
+
+
+class Intake:
+    """Takes notifications of a pendant, or PCM of a recording, for one source."""
+
+    def __init__(
+        self,
+        source_id: str,
+        hearing: Hearing,
+        codec: Codec,
+        *,
+        db: Database,
+        clock: Clock,
+        thread: Executor,
+        on_stored: Callable[[Stored], None],
+        on_live: Callable[[LiveAudio], None],
+        on_gap: Callable[[Gap], None],
+        on_disk: Callable[[bool], Awaitable[None]],
+    ) -> None:
+        self.source_id = source_id
+        self.quiet_until_us = 0
+        """No speech before this moment is still to come."""
+        self.speaking = False
+        """Whether somebody speaks right now."""
+        self.overflowed = 0
+        """Notifications thrown away because nothing could be stored for too long."""
+        self._hearing = hearing
+        self._frames = Reassembler(codec)
+        self.codec = codec
+        self._db = db
+        self._clock = clock
+        self._thread = thread
+        self._on_stored = on_stored
+        self._on_live = on_live
+        self._on_gap = on_gap
+        self._on_disk = on_disk
+        self._waiting: deque[tuple[Notification, int]] = deque()
+        self._ready: asyncio.Queue[tuple[Heard, Callable[[], None]]] = asyncio.Queue(READY_LIMIT)
+        self._drain: asyncio.Task[None] | None = None
+        self._keeper = asyncio.create_task(self._keep_all())
+        self._fell_silent: Timer | None = None
+        self._disk_full = False
+
+    def notify(self, notification: Notification) -> None:
+        """Take one notification; never waits."""
+        if len(self._waiting) >= WAITING_LIMIT:
+            self.overflowed += 1
+            return
+        arrival_us = notification.boot_us + self._clock.utc_us() - self._clock.boot_us()
+        self._waiting.append((notification, arrival_us))
+        if self._drain is None or self._drain.done():
+            self._drain = asyncio.create_task(self._drain_waiting())
+
+    async def take_pcm(self, pcm: AsyncIterator[bytes], start_us: int) -> float:
+        """Encode and take a whole recording, s16le mono 16 kHz; return its seconds. Waits for the disk."""
+        encoder = Encoder(self.codec)
+        frame_bytes = self.codec.frame_us * SAMPLE_RATE // 1_000_000 * 2
+        rest = b""
+        taken = 0
+
+        def encode(block: bytes, first_frame: int) -> list[Heard]:
+            samples = np.frombuffer(block, np.int16).reshape(-1, frame_bytes // 2)
+            frames = []
+            for index, frame in enumerate(samples):
+                end_us = start_us + (first_frame + index + 1) * self.codec.frame_us
+                frames.append((Frame(encoder.encode(frame), 0), end_us))
+            return self._hearing.feed(frames)
+
+        async for piece in pcm:
+            rest += piece
+            whole = len(rest) - len(rest) % frame_bytes
+            for offset in range(0, whole, SECOND_BYTES):
+                block = rest[offset : min(whole, offset + SECOND_BYTES)]
+                await self._run(encode, block, taken)
+                taken += len(block) // frame_bytes
+            rest = rest[whole:]
+        if rest:
+            await self._run(encode, rest.ljust(frame_bytes, b"\0"), taken)
+        return taken * self.codec.frame_us / 1e6 + len(rest) / SECOND_BYTES
+
+    async def finish(self) -> None:
+        """Bring everything that was taken into the file, and end the run."""
+        while self._drain is not None and not self._drain.done():
+            await asyncio.wait([self._drain])
+        await self._run(self._hearing.finish)
+        await self._ready.join()
+
+    async def close(self) -> None:
+        """Finish and stop, in any case; what the disk refuses even now is lost with the process."""
+        if not self._keeper.done():
+            finishing = asyncio.create_task(self.finish())
+            await asyncio.wait([finishing, self._keeper], return_when=asyncio.FIRST_COMPLETED)
+            finishing.cancel()
+        if self._fell_silent is not None:
+            self._fell_silent.cancel()
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+
+    async def _drain_waiting(self) -> None:
+        while self._waiting:
+            batch = list(self._waiting)
+            self._waiting.clear()
+            await self._run(self._hear, batch)
+        if self._fell_silent is not None:
+            self._fell_silent.cancel()
+        self._fell_silent = self._clock.call_later(SILENT_SECONDS, self._end_run)
+
+    def _end_run(self) -> None:
+        if self._drain is None or self._drain.done():
+            self._drain = asyncio.create_task(self._run(self._hearing.finish))
+
+    def _hear(self, batch: Sequence[tuple[Notification, int]]) -> list[Heard]:
+        frames: list[tuple[Frame, int]] = []
+        for notification, arrival_us in batch:
+            frames += [(frame, arrival_us) for frame in self._frames.feed(notification)]
+        return self._hearing.feed(frames)
+
+    async def _run(self, work: Callable[..., list[Heard]], *arguments: object) -> None:
+        with held(self._clock):
+            loop = asyncio.get_running_loop()
+            for item in await loop.run_in_executor(self._thread, lambda: work(*arguments)):
+                # each item holds the clock until it is settled, unless the disk keeps it waiting
+                await self._ready.put((item, self._clock.hold()))
+
+    async def _keep_all(self) -> None:
+        while True:
+            item, release = await self._ready.get()
+            try:
+                await self._keep(item, release)
+            finally:
+                release()
+                self._ready.task_done()
+
+    async def _keep(self, item: Heard, release: Callable[[], None]) -> None:
+        if isinstance(item, LiveAudio):
+            self._on_live(item)
+        elif isinstance(item, Position):
+            self.quiet_until_us = item.quiet_until_us
+            self.speaking = item.speaking
+        elif isinstance(item, Gap):
+            self._on_gap(item)
+        else:
+            await self._store(item, release)
+
+    async def _store(self, item: ChunkReady, release: Callable[[], None]) -> None:
+        while True:
+            try:
+                stored = await self._db.write(lambda conn: self._commit(conn, item))
+                break
+            except (DiskFull, VaultBusy) as error:
+                if not self._disk_full:
+                    self._disk_full = True
+                    log.error("audio cannot be stored", extra={"source": self.source_id, "cause": error.slug})
+                    await self._tell_disk(True)
+                release()
+                await self._clock.sleep(RETRY_SECONDS)
+        if self._disk_full:
+            self._disk_full = False
+            log.info("audio is stored again", extra={"source": self.source_id})
+            await self._tell_disk(False)
+        self._on_stored(stored)
+
+    async def _tell_disk(self, full: bool) -> None:
+        try:
+            await self._on_disk(full)
+        except DiskFull:
+            log.debug("the notice has to wait for the disk as well")
+
+    def _commit(self, conn: Connection, item: ChunkReady) -> Stored:
+        chunk = audio.put(conn, item.chunk) if item.chunk is not None else None
+        sources.advance(
+            conn, self.source_id, heard_until_us=item.heard_until_us, lost_frames=item.lost,
+            dropped_bytes=item.dropped_bytes, dropped_us=item.dropped_us,
+        )  # fmt: skip
+        now_us = self._clock.utc_us()
+        for segment in item.segments:
+            segments.put(conn, segment)
+            jobs.enqueue(conn, Stage.TRANSCRIBE, segment.id, now_us=now_us)
+        return Stored(chunk, item.segments)

@@ -1,0 +1,386 @@
+"""The five stages: transcribe a segment; then diarize, assemble, extract and embed its conversation.
+
+Each takes an id, reads what it needs from the file, and returns a Result whose commit is one transaction. Each can be
+run again at any time. A stage that failed for good is left out, never its conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from omi_edge.clock import Clock, held
+from omi_edge.config import Config
+from omi_edge.domain import (
+    ConversationState,
+    Evidence,
+    Memory,
+    Outcome,
+    SpeechSegment,
+    Stage,
+    Task,
+    Understanding,
+    Utterance,
+    Word,
+)
+from omi_edge.engine import Dialogue, Recognition
+from omi_edge.errors import NotFound
+from omi_edge.events import Bus
+from omi_edge.ids import new_id
+from omi_edge.listen.align import assign
+from omi_edge.memory.conversation import Candidate, outcome_of, place
+from omi_edge.pipeline.engines import Engines
+from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
+from omi_edge.pipeline.jobs import Result, StageWork
+from omi_edge.pipeline.live import LiveTranscriber
+from omi_edge.store import audio, conversations, memories, search, segments, transcripts
+from omi_edge.store.conversations import ConversationRow
+from omi_edge.store.database import Connection, Database
+from omi_edge.store.search import Document, VectorIndex
+
+EMBED_BATCH = 256
+
+
+class Stages:
+    """What the stages share."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        bus: Bus,
+        config: Config,
+        engines: Engines,
+        live: LiveTranscriber,
+        index: VectorIndex,
+        time_zone: str,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._bus = bus
+        self._config = config
+        self._engines = engines
+        self._live = live
+        self._index = index
+        self._time_zone = time_zone
+        self.on_conversation: Callable[[str], None] = lambda _: None
+        """Told when a conversation was begun, grew or was opened again."""
+
+    def reconfigure(self, config: Config, time_zone: str) -> None:
+        """Take over settings that were re-read."""
+        self._config = config
+        self._time_zone = time_zone
+
+    def table(self) -> dict[Stage, StageWork]:
+        """Return how each stage is done."""
+        return {
+            Stage.TRANSCRIBE: StageWork(self.transcribe, self._without_text),
+            Stage.DIARIZE: StageWork(self.diarize, self._without_turns),
+            Stage.ASSEMBLE: StageWork(self.assemble, self._without_final_version),
+            Stage.EXTRACT: StageWork(self.extract, self._without_understanding),
+            Stage.EMBED: StageWork(self.embed, self._without_vectors),
+        }
+
+    # --- transcribe -----------------------------------------------------------------------------------------------
+
+    async def transcribe(self, segment_id: str) -> Result:
+        """Give a segment its words, and its place in a conversation."""
+        segment = await self._db.read(lambda conn: segments.get(conn, segment_id).segment)
+        recognition = await self._live.result(segment_id)
+        if recognition is None:
+            recognition = await self._engines.recognize(await self._pcm(segment))
+        outcome = outcome_of(segment, len(recognition.words))
+        text = " ".join(word.text for word in recognition.words)
+        vector = (await self._engines.embed([text]))[0] if text else None
+        return await self._transcribed(segment, recognition, outcome, None, vector)
+
+    async def _without_text(self, segment_id: str, cause: str) -> Result:
+        segment = await self._db.read(lambda conn: segments.get(conn, segment_id).segment)
+        return await self._transcribed(segment, Recognition((), ""), Outcome.FAILED, cause, None)
+
+    async def _transcribed(
+        self,
+        segment: SpeechSegment,
+        recognition: Recognition,
+        outcome: Outcome,
+        reason: str | None,
+        vector: object,
+    ) -> Result:
+        words = tuple(
+            Word(w.text, segment.start_us + w.start_ms * 1000, segment.start_us + w.end_ms * 1000, w.confidence)
+            for w in recognition.words
+        )
+
+        def commit(conn: Connection) -> tuple[ConversationRow, Utterance] | None:
+            conversation = self._place(conn, segment, creates=outcome in (Outcome.TEXT, Outcome.FAILED))
+            if outcome is Outcome.EXPECTED_SILENCE or conversation is None:
+                segments.settle(
+                    conn, segment.id, outcome=outcome, reason=reason, engine=recognition.engine, conversation_id=None
+                )
+                return None
+            utterance = self._utterance(segment, conversation.id, None, words, outcome)
+            self._append(conn, conversation, utterance, vector)
+            segments.settle(
+                conn, segment.id, outcome=outcome, reason=reason, engine=recognition.engine,
+                conversation_id=conversation.id,
+            )  # fmt: skip
+            return conversations.get(conn, conversation.id), utterance
+
+        def after(stored: tuple[ConversationRow, Utterance] | None) -> None:
+            if stored is None:
+                return
+            conversation, utterance = stored
+            self._bus.publish(
+                "segment", self._clock.utc_us(), conversation_id=conversation.id, utterance_id=utterance.id,
+                segment_id=segment.id, source_id=segment.source_id, start_us=segment.start_us, end_us=segment.end_us,
+                text=utterance.text, outcome=outcome.value, confidence=utterance.confidence,
+            )  # fmt: skip
+            self._tell(conversation)
+            self.on_conversation(conversation.id)
+
+        return Result(commit, after, engine=recognition.engine)
+
+    def _place(self, conn: Connection, segment: SpeechSegment, *, creates: bool) -> ConversationRow | None:
+        settings = self._config.conversation
+        silence_us = round(settings.silence * 1e6)
+        earlier = segments.get(conn, segment.id).conversation_id
+        if earlier is not None:  # transcribed before: it stays where it is
+            return conversations.get(conn, earlier)
+        near = conversations.near(conn, segment.source_id, segment.start_us, segment.end_us, silence_us)
+        chosen = place(
+            segment,
+            [Candidate(c.id, c.started_us, c.ended_us, c.closed_by in ("hand", "length")) for c in near],
+            silence_us=silence_us,
+            max_length_us=round(settings.max_length * 1e6),
+        )
+        if chosen is not None:
+            if creates:
+                conversations.extend(conn, chosen, segment.start_us, segment.end_us)
+            row = conversations.get(conn, chosen)
+            if row.state is not ConversationState.OPEN and row.closed_by != "hand":
+                conversations.set_state(conn, chosen, ConversationState.OPEN)
+            return row
+        if not creates:
+            return None
+        now_us = self._clock.utc_us()
+        return conversations.create(
+            conn,
+            id=new_id("con", segment.start_us),
+            source_id=segment.source_id,
+            started_us=segment.start_us,
+            ended_us=segment.end_us,
+            now_us=now_us,
+        )
+
+    def _append(self, conn: Connection, conversation: ConversationRow, utterance: Utterance, vector: object) -> None:
+        """Put an utterance into the live version, and into the active one where that is another."""
+        live_id = transcripts.live_version(conn, conversation.id)
+        transcripts.append(conn, live_id, [utterance])
+        shown = utterance
+        if conversation.version_id != live_id and conversation.version_id is not None:
+            shown = Utterance(
+                **{f: getattr(utterance, f) for f in utterance.__struct_fields__}
+                | {"id": new_id("utt", utterance.start_us)}
+            )
+            transcripts.append(conn, conversation.version_id, [shown])
+        if shown.text:
+            stored = search.put_documents(conn, [_document(shown)])
+            if vector is not None:
+                search.put_vectors(conn, self._engines.embedder_name, [(stored[0], vector)])
+
+    # --- diarize --------------------------------------------------------------------------------------------------
+
+    async def diarize(self, conversation_id: str) -> Result:
+        """Say who spoke when."""
+        rows = await self._db.read(lambda conn: segments.of_conversation(conn, conversation_id))
+
+        async def speech() -> AsyncIterator[tuple[int, bytes]]:
+            for row in rows:
+                yield row.segment.start_us, await self._pcm(row.segment)
+
+        turns = await self._engines.diarize(speech())
+        name = self._engines.diarizer_name
+        return Result(
+            lambda conn: transcripts.put_turns(conn, conversation_id, turns, name),
+            follow=((Stage.ASSEMBLE, conversation_id),),
+            engine=name,
+        )
+
+    async def _without_turns(self, conversation_id: str, cause: str) -> Result:
+        return Result(
+            lambda conn: transcripts.put_turns(conn, conversation_id, [], ""),
+            follow=((Stage.ASSEMBLE, conversation_id),),
+        )
+
+    # --- assemble -------------------------------------------------------------------------------------------------
+
+    async def assemble(self, conversation_id: str) -> Result:
+        """Make the final version: the words of the live one, each with its speaker."""
+
+        def read(conn: Connection) -> list[Utterance]:
+            live = transcripts.utterances(conn, conversation_id, transcripts.live_version(conn, conversation_id))
+            turns = transcripts.turns(conn, conversation_id)
+            return [utterance for one in live for utterance in self._split(one, turns)]
+
+        final = await self._db.read(read)
+
+        def commit(conn: Connection) -> ConversationRow:
+            transcripts.new_version(
+                conn, conversation_id, id=new_id("ver", self._clock.utc_us()), kind="final",
+                engine=self._engines.diarizer_name, now_us=self._clock.utc_us(), utterances=final,
+            )  # fmt: skip
+            search.remove_of_conversation(conn, conversation_id, ("utterance",))
+            search.put_documents(conn, [_document(utterance) for utterance in final if utterance.text])
+            return conversations.get(conn, conversation_id)
+
+        return Result(commit, self._tell, follow=((Stage.EXTRACT, conversation_id),))
+
+    def _split(self, live: Utterance, turns: Sequence[object]) -> list[Utterance]:
+        segment = SpeechSegment(live.segment_id, live.source_id, live.start_us, live.end_us, 0)
+        if not live.words:
+            return [self._utterance(segment, live.conversation_id, None, (), live.outcome)]
+        return [
+            self._utterance(segment, live.conversation_id, run.speaker, run.words, live.outcome)
+            for run in assign(live.words, turns)  # type: ignore[arg-type]
+        ]
+
+    async def _without_final_version(self, conversation_id: str, cause: str) -> Result:
+        return Result(lambda conn: None, follow=((Stage.EXTRACT, conversation_id),))
+
+    # --- extract --------------------------------------------------------------------------------------------------
+
+    async def extract(self, conversation_id: str) -> Result:
+        """Understand the conversation."""
+        said = await self._db.read(lambda conn: transcripts.utterances(conn, conversation_id))
+        said = [utterance for utterance in said if utterance.text]
+        wearer = self._config.wearer
+        dialogue = Dialogue(tuple(said), self._time_zone, wearer.name, {}, self._config.memory.trigger_phrases)
+        understanding = _supported(await self._engines.extract(dialogue), said)
+        return self._understood(conversation_id, understanding)
+
+    async def _without_understanding(self, conversation_id: str, cause: str) -> Result:
+        return self._understood(conversation_id, Understanding("", "", "other", "💬", (), (), ""))
+
+    def _understood(self, conversation_id: str, understanding: Understanding) -> Result:
+        def commit(conn: Connection) -> tuple[list[memories.TaskRow], list[memories.MemoryRow]]:
+            now_us = self._clock.utc_us()
+            conversations.set_understanding(
+                conn, conversation_id, title=understanding.title, overview=understanding.overview,
+                category=understanding.category, emoji=understanding.emoji, extractor=understanding.engine,
+            )  # fmt: skip
+            return memories.replace_derived(conn, conversation_id, understanding, now_us=now_us)
+
+        def after(made: tuple[list[memories.TaskRow], list[memories.MemoryRow]]) -> None:
+            now_us = self._clock.utc_us()
+            for task in made[0]:
+                self._bus.publish("task", now_us, id=task.id, conversation_id=conversation_id, act="derived")
+            for memory in made[1]:
+                self._bus.publish("memory", now_us, id=memory.id, conversation_id=conversation_id, act="derived")
+
+        return Result(commit, after, follow=((Stage.EMBED, conversation_id),), engine=understanding.engine)
+
+    # --- embed ----------------------------------------------------------------------------------------------------
+
+    async def embed(self, conversation_id: str) -> Result:
+        """Give every text of the conversation its vector; then it is complete."""
+        model = self._engines.embedder_name
+        missing = await self._db.read(
+            lambda conn: search.without_vectors(conn, model, limit=100_000, conversation_id=conversation_id)
+        )
+        vectors: list[tuple[int, object]] = []
+        for first in range(0, len(missing), EMBED_BATCH):
+            batch = missing[first : first + EMBED_BATCH]
+            rows = await self._engines.embed([text for _, text in batch])
+            vectors += [(document_id, row) for (document_id, _), row in zip(batch, rows, strict=True)]
+        return self._completed(conversation_id, vectors, model)
+
+    async def _without_vectors(self, conversation_id: str, cause: str) -> Result:
+        return self._completed(conversation_id, [], "")
+
+    def _completed(self, conversation_id: str, vectors: Sequence[tuple[int, object]], model: str) -> Result:
+        def commit(conn: Connection) -> ConversationRow:
+            if vectors:
+                search.put_vectors(conn, model, vectors)
+            row = conversations.get(conn, conversation_id)
+            if row.state is ConversationState.PROCESSING:  # else late audio has opened it again: it comes back here
+                conversations.set_state(
+                    conn, conversation_id, ConversationState.COMPLETED, closed_by=row.closed_by,
+                    finished_us=self._clock.utc_us(),
+                )  # fmt: skip
+            return conversations.get(conn, conversation_id)
+
+        return Result(commit, self._tell, engine=model)
+
+    # --- shared ---------------------------------------------------------------------------------------------------
+
+    async def _pcm(self, segment: SpeechSegment) -> bytes:
+        start_us, end_us = segment.start_us, segment.end_us
+        chunks = await self._db.read(
+            lambda conn: audio.between(conn, segment.source_id, start_us - 2 * WARM_UP_US, end_us)
+        )
+        if not chunks:
+            raise NotFound("the audio of a segment is no longer in the file.")
+        with held(self._clock):
+            return (await asyncio.to_thread(decode_span, chunks, start_us, end_us)).tobytes()
+
+    def _utterance(
+        self,
+        segment: SpeechSegment,
+        conversation_id: str,
+        speaker: str | None,
+        words: Sequence[Word],
+        outcome: Outcome,
+    ) -> Utterance:
+        start_us = words[0].start_us if words else segment.start_us
+        return Utterance(
+            id=new_id("utt", start_us),
+            conversation_id=conversation_id,
+            segment_id=segment.id,
+            source_id=segment.source_id,
+            speaker=speaker,
+            start_us=start_us,
+            end_us=words[-1].end_us if words else segment.end_us,
+            text=" ".join(word.text for word in words),
+            words=tuple(words),
+            confidence=statistics.fmean(word.confidence for word in words) if words else 0.0,
+            outcome=outcome,
+        )
+
+    def _tell(self, conversation: ConversationRow) -> None:
+        self._bus.publish(
+            "conversation", self._clock.utc_us(), id=conversation.id, source_id=conversation.source_id,
+            state=conversation.state.value, title=conversation.title,
+        )  # fmt: skip
+
+
+def _document(utterance: Utterance) -> Document:
+    return Document(
+        ref_id=utterance.id,
+        kind="utterance",
+        conversation_id=utterance.conversation_id,
+        source_id=utterance.source_id,
+        at_us=utterance.start_us,
+        end_us=utterance.end_us,
+        speaker=utterance.speaker,
+        text=utterance.text,
+    )
+
+
+def _supported(understanding: Understanding, said: Sequence[Utterance]) -> Understanding:
+    """Drop what does not point at something that was said."""
+    known = {utterance.id: utterance for utterance in said}
+
+    def holds(evidence: Sequence[Evidence]) -> bool:
+        return bool(evidence) and all(
+            e.utterance_id in known
+            and known[e.utterance_id].start_us <= e.start_us <= e.end_us <= known[e.utterance_id].end_us
+            for e in evidence
+        )
+
+    tasks: tuple[Task, ...] = tuple(task for task in understanding.tasks if holds(task.evidence))
+    facts: tuple[Memory, ...] = tuple(memory for memory in understanding.memories if holds(memory.evidence))
+    return Understanding(
+        understanding.title, understanding.overview, understanding.category, understanding.emoji, tasks, facts,
+        understanding.engine,
+    )  # fmt: skip
