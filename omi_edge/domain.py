@@ -282,3 +282,14 @@ class Notice(msgspec.Struct, frozen=True):
     last_us: int
     count: int
     acknowledged_us: int | None = None
+
+
+class DeviceInfo(msgspec.Struct, frozen=True):
+    """What a pendant says about itself."""
+
+    address: str
+    name: str
+    model: str = ""
+    firmware: str = ""
+    hardware: str = ""
+    manufacturer: str = ""

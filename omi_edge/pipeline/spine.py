@@ -309,8 +309,8 @@ class Spine:
                     self._slow.add(tier.name)
                     await self.raise_notice(
                         "tier-slow", Severity.WARNING, (tier.name,),
-                        f"The {tier.name} is slower than people speak ({factor:.1f} s for a second of audio): text comes "
-                        "late, none is lost. Choose a smaller model or a faster machine.",
+                        f"The {tier.name} is slower than people speak ({factor:.1f} s for a second of audio): text "
+                        "comes late, none is lost. Choose a smaller model or a faster machine.",
                     )  # fmt: skip
                 elif factor < FAST_AGAIN and tier.name in self._slow:
                     self._slow.discard(tier.name)
