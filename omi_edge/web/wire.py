@@ -190,9 +190,9 @@ class TaskChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     """What to change in a task; absent fields stay."""
 
     description: str | msgspec.UnsetType = UNSET
-    due: str | None | msgspec.UnsetType = UNSET
+    due: str | msgspec.UnsetType | None = UNSET
     owner: str | msgspec.UnsetType = UNSET
-    owner_name: str | None | msgspec.UnsetType = UNSET
+    owner_name: str | msgspec.UnsetType | None = UNSET
     priority: str | msgspec.UnsetType = UNSET
     state: str | msgspec.UnsetType = UNSET
 
