@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 
 GRANULE_RATE = 48_000
@@ -49,21 +49,13 @@ def _page(packets: list[bytes], granule: int, serial: int, number: int, flags: i
     return bytes(page)
 
 
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
 def _crc(data: bytes | bytearray) -> int:
-    """CRC of RFC 3533 §6: polynomial 0x04c11db7, not reflected, start and end 0."""
-    table = _crc_table()
-    value = 0
-    for byte in data:
-        value = ((value << 8) & 0xFFFFFFFF) ^ table[(value >> 24) ^ byte]
-    return value
+    """CRC of RFC 3533 §6: polynomial 0x04c11db7, not reflected, start and end 0.
 
-
-@functools.cache
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for index in range(256):
-        value = index << 24
-        for _ in range(8):
-            value = (value << 1) ^ (0x04C11DB7 if value & 0x80000000 else 0)
-        table.append(value & 0xFFFFFFFF)
-    return tuple(table)
+    zlib's is the same polynomial reflected, with start and end inverted: so bits are turned round before and after.
+    """
+    reflected = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2)

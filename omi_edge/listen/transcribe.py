@@ -1,0 +1,85 @@
+"""The built-in recogniser: PocketSphinx with the English model of its own wheel. Rough, and honest about it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from typing import Any
+
+from omi_edge.domain import SAMPLE_RATE
+from omi_edge.engine import HeardWord, Recognition
+
+BLOCK_BYTES = SAMPLE_RATE // 10 * 2
+"""Audio is decoded in fixed blocks of 100 ms, so that words do not depend on how it arrived."""
+FRAMES_PER_SECOND = 100
+"""PocketSphinx's default frame rate."""
+_ALTERNATE = re.compile(r"\(\d+\)$")
+
+
+class PocketSphinxRecognizer:
+    """Implements ``engine.Recognizer``."""
+
+    def __init__(self, **options: Any) -> None:
+        sphinx = importlib.import_module("pocketsphinx")
+        self._decoder = sphinx.Decoder(samprate=float(SAMPLE_RATE), loglevel="FATAL", **(DEFAULTS | options))
+        self._cmn = self._decoder.get_cmn(False)
+        self._engine = f"pocketsphinx {importlib.metadata.version('pocketsphinx')} en-us"
+        self._rest = b""
+        self._active = False
+
+    def start(self) -> None:
+        """See Recognizer; the cepstral mean of the segment before is forgotten."""
+        if self._active:
+            self._decoder.end_utt()
+        self._decoder.set_cmn(self._cmn)
+        self._decoder.start_utt()
+        self._active = True
+        self._rest = b""
+
+    def accept(self, pcm: bytes) -> str:
+        """See Recognizer."""
+        self._rest += pcm
+        whole = len(self._rest) - len(self._rest) % BLOCK_BYTES
+        for offset in range(0, whole, BLOCK_BYTES):
+            self._decoder.process_raw(self._rest[offset : offset + BLOCK_BYTES], no_search=False, full_utt=False)
+        self._rest = self._rest[whole:]
+        hypothesis = self._decoder.hyp() if whole else None
+        return _text(hypothesis.hypstr) if hypothesis is not None else ""
+
+    def finish(self) -> Recognition:
+        """See Recognizer."""
+        if self._rest:
+            self._decoder.process_raw(self._rest, no_search=False, full_utt=False)
+            self._rest = b""
+        self._decoder.end_utt()
+        self._active = False
+        words = []
+        log = self._decoder.get_logmath()
+        for part in self._decoder.seg() or ():
+            word = _word(part.word)
+            if word:
+                words.append(
+                    HeardWord(
+                        word,
+                        part.start_frame * 1000 // FRAMES_PER_SECOND,
+                        (part.end_frame + 1) * 1000 // FRAMES_PER_SECOND,
+                        round(min(1.0, log.exp(part.prob)), 3),
+                    )
+                )
+        return Recognition(tuple(words), self._engine)
+
+
+DEFAULTS: dict[str, Any] = {}
+
+
+def _word(raw: str) -> str:
+    """Return a dictionary entry as a person writes it; empty for fillers."""
+    if raw.startswith(("<", "[", "+")):
+        return ""
+    word = _ALTERNATE.sub("", raw)
+    return "I" + word[1:] if word == "i" or word.startswith("i'") else word
+
+
+def _text(raw: str) -> str:
+    return " ".join(word for word in map(_word, raw.split()) if word)
