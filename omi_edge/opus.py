@@ -221,7 +221,7 @@ def _load() -> Any:
             warnings.simplefilter("ignore")  # its source compares integers with `is`
             module: Any = importlib.import_module("opuslib")
     except ImportError as error:
-        raise AudioError("the Python package opuslib is missing. Install omi-edge anew with its dependencies.") from error
+        raise AudioError("the package opuslib is missing. Install omi-edge anew with its dependencies.") from error
     finally:
         ctypes.util.find_library = find
     # opus_*_ctl are variadic, and on Apple silicon variadic arguments travel elsewhere: ctypes passes them rightly only

@@ -11,7 +11,10 @@ from omi_edge.virtual.pendant import Pendant
 
 
 class LoopbackLink:
-    """Conforms to ``capture.link.Link``."""
+    """Conforms to ``capture.link.Link``. Every call answers at once and delivers on the spot: nothing is in flight.
+
+    So a driven clock never needs to wait for it.
+    """
 
     def __init__(self, pendant: Pendant) -> None:
         self._pendant = pendant
@@ -45,12 +48,14 @@ class LoopbackLink:
         return self._pendant.battery
 
     async def wait_disconnected(self) -> str:
-        """Wait for the end of the connection."""
-        return await asyncio.shield(self._connected())
+        """Wait for the end of the connection; return the reason, also when it is over already."""
+        if self._ended is None:
+            raise LinkLost("the pendant is not connected.")
+        return await asyncio.shield(self._ended)
 
     async def close(self) -> None:
-        """Disconnect."""
-        if self._ended is not None:
+        """Disconnect; harmless when there is no connection, or when it is another central's."""
+        if self._ended is not None and not self._ended.done():
             self._pendant.disconnect()
 
     def _connected(self) -> asyncio.Future[str]:
