@@ -34,6 +34,11 @@ class Subscription:
         self._arrived = asyncio.Event()
         self.dropped = 0
 
+    @property
+    def waiting(self) -> int:
+        """Events that nobody has taken yet."""
+        return len(self._queue)
+
     async def get(self) -> Event:
         """Wait for the next event."""
         while not self._queue:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from omi_edge.clock import Clock, held
@@ -74,6 +74,8 @@ class Spine:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._disk_full = False
+        self.on_stored: Callable[[Stored], None] = lambda _: None
+        """Told after each commit of audio; for measurements and tests."""
         self._slow: set[str] = set()
 
     @property
@@ -209,6 +211,7 @@ class Spine:
         return intake
 
     def _stored(self, stored: Stored) -> None:
+        self.on_stored(stored)
         if stored.segments:
             self.jobs.poke()
 
