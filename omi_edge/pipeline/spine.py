@@ -65,8 +65,8 @@ class Spine:
         self._config = config
         self._intakes: dict[str, Intake] = {}
         self._capture = ThreadPoolExecutor(1, thread_name_prefix="capture")
-        self._live = LiveTranscriber(engines, bus, clock, self._behind)
-        self._stages = Stages(db, clock, bus, config, engines, self._live, index, time_zone)
+        self.live = LiveTranscriber(engines, bus, clock, self._behind)
+        self._stages = Stages(db, clock, bus, config, engines, self.live, index, time_zone)
         self._stages.on_conversation = self._watch
         self.jobs = JobRunner(db, clock, bus, self._stages.table())
         self.jobs.on_failed = self._job_failed
@@ -124,7 +124,7 @@ class Spine:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks.clear()
-        await self._live.close()
+        await self.live.close()
         self._capture.shutdown(wait=True)
 
     # --- sources --------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Spine:
         )  # fmt: skip
         intake = Intake(
             source_id, hearing, codec, db=self._db, clock=self._clock, thread=self._capture,
-            on_stored=self._stored, on_live=lambda piece: self._live.offer(source_id, piece), on_gap=self._gap,
+            on_stored=self._stored, on_live=lambda piece: self.live.offer(source_id, piece), on_gap=self._gap,
             on_disk=self._disk,
         )  # fmt: skip
         self._intakes[source_id] = intake

@@ -1,0 +1,325 @@
+"""Measures the spine on this machine. Ratios within one run are what counts; each part says its bar.
+
+scripts/bench [--json FILE] [--minutes 5]
+
+front end   replay through reassembly, gate and storage, without ASR, against the bare Opus + VAD loop, one core
+idle        CPU of the daemon while a pendant streams silence in real time, against the bare loop on the same audio
+latency     end of phrase to a stored, searchable utterance, minus the engine's own time
+start       from a fresh process to the first audio taken
+memory      resident memory of the main process with engines unloaded
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from omi_edge.store.database import Database
+from rich.console import Console
+from rich.table import Table
+
+from omi_edge.capture.replay import Recording
+from omi_edge.clock import DrivenClock, SystemClock
+from omi_edge.config import Config, ConversationConfig, LogConfig
+from omi_edge.daemon import Daemon
+from omi_edge.domain import Codec, Notification
+from omi_edge.listen.gate import SpeechGate
+from omi_edge.listen.vad import SileroVad
+from omi_edge.observe import set_up
+from omi_edge.opus import Decoder, Encoder
+from omi_edge.pipeline.hearing import Hearing
+from omi_edge.pipeline.intake import Intake
+from omi_edge.store import sources
+from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.pendant import Pendant
+from omi_edge.virtual.script import recording_path
+
+START_US = 1_772_442_000_000_000
+IDLE_SECONDS = 20
+PASSPHRASE = secrets.token_urlsafe(12)
+CONFIG = Config(conversation=ConversationConfig(silence=8.0), log=LogConfig(level="error"))
+
+
+class Figure(msgspec.Struct):
+    """One measurement and what it is held to."""
+
+    name: str
+    value: float
+    unit: str
+    bar: str
+    ok: bool
+    detail: str = ""
+
+
+def packets_of(pcm: npt.NDArray[np.int16]) -> list[bytes]:
+    """Encode as a pendant does."""
+    encoder = Encoder()
+    return [encoder.encode(frame) for frame in pcm[: len(pcm) // 320 * 320].reshape(-1, 320)]
+
+
+def bare_loop(packets: list[bytes]) -> float:
+    """CPU seconds of Opus and VAD and nothing else."""
+    decoder, vad = Decoder(Codec.OPUS_20MS), SileroVad()
+    vad.probabilities(np.zeros(512, np.int16))
+    began = time.process_time()
+    for first in range(0, len(packets), 5):
+        vad.probabilities(np.concatenate([decoder.decode(packet) for packet in packets[first : first + 5]]))
+    return time.process_time() - began
+
+
+async def front_end(packets: list[bytes], folder: Path) -> tuple[float, float]:
+    """CPU and wall seconds from notifications to durable chunks and segments."""
+    clock = SystemClock()
+    await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+    database = await asyncio.to_thread(Database.open, folder, PASSPHRASE, clock)
+    source = await database.write(
+        lambda conn: sources.add(
+            conn, id="src_bench", kind="pendant", name="bench", device_id="bench", client_id=None,
+            codec=Codec.OPUS_20MS, created_us=START_US,
+        )
+    )  # fmt: skip
+    vad = SileroVad()
+    vad.probabilities(np.zeros(512, np.int16))
+    count = iter(range(1 << 30))
+
+    def gate() -> SpeechGate:
+        vad.reset()
+        return SpeechGate(vad)
+
+    async def nothing(_: bool) -> None:
+        return
+
+    hearing = Hearing(source.id, Codec.OPUS_20MS, gate, lambda _: f"seg_{next(count)}", live=False)
+    with ThreadPoolExecutor(1) as thread:
+        intake = Intake(
+            source.id, hearing, Codec.OPUS_20MS, db=database, clock=clock, thread=thread, on_stored=lambda _: None,
+            on_live=lambda _: None, on_gap=lambda _: None, on_disk=nothing,
+        )  # fmt: skip
+        boot_us = clock.boot_us()
+        began, cpu = time.perf_counter(), time.process_time()
+        for number, packet in enumerate(packets):
+            value = (number & 0xFFFF).to_bytes(2, "little") + b"\0" + packet
+            intake.notify(Notification(value, boot_us + (number // 5 + 1) * 100_000))
+            if number % 500 == 499:
+                await asyncio.sleep(0)
+        await intake.finish()
+        wall, used = time.perf_counter() - began, time.process_time() - cpu
+        await intake.close()
+    await database.close()
+    return used, wall
+
+
+def measure_front_end(pcm: npt.NDArray[np.int16], minutes: float) -> Figure:
+    """One core for both."""
+    packets = packets_of(pcm)
+    packets = packets * max(1, round(minutes * 60 * 50 / len(packets)))
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if cores:
+        os.sched_setaffinity(0, {min(cores)})
+    try:
+        bare = bare_loop(packets)
+        with tempfile.TemporaryDirectory() as name:
+            used, wall = asyncio.run(front_end(packets, Path(name) / "data"))
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+    share = bare / wall
+    seconds = len(packets) / 50
+    detail = f"{seconds / wall:.0f}x real time; bare loop {seconds / bare:.0f}x; CPU alone {bare / used:.2f} of it"
+    return Figure("front end against the bare loop", share, "of its speed", ">= 0.60", share >= 0.60, detail)
+
+
+async def idle_cost() -> Figure:
+    """Silence in real time."""
+    silence = np.random.default_rng(1).normal(0, 8, 16_000 * IDLE_SECONDS).astype(np.int16)
+    packets = packets_of(silence)
+    bare = bare_loop(packets)
+    with tempfile.TemporaryDirectory() as name:
+        folder, clock = Path(name) / "data", SystemClock()
+        await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+        pendant = Replayed(clock, packets)
+        async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, links=[LoopbackLink(pendant)]):
+            await pendant.wait_streaming()
+            began, cpu = time.perf_counter(), time.process_time()
+            await pendant.replay()
+            wall, used = time.perf_counter() - began, time.process_time() - cpu
+    share = used / bare
+    detail = f"{used / wall:.2%} of a core; the bare loop takes {bare / wall:.2%}"
+    return Figure("silence streaming, CPU against the bare loop", share, "times", "<= 2", share <= 2, detail)
+
+
+class Replayed(Pendant):
+    """Sends packets that were encoded before, so that the encoder is not measured."""
+
+    def __init__(self, clock: SystemClock, packets: list[bytes]) -> None:
+        super().__init__(clock)
+        self._packets = packets
+        self._real = clock
+
+    async def replay(self) -> None:
+        """Send bursts of five every 100 ms."""
+        began_us = self._real.boot_us()
+        for first in range(0, len(self._packets), 5):
+            due_us = began_us + (first // 5 + 1) * 100_000
+            await self._real.sleep(max(0.0, (due_us - self._real.boot_us()) / 1e6))
+            for packet in self._packets[first : first + 5]:
+                self._notify(packet)
+
+
+async def latency(pcm: npt.NDArray[np.int16]) -> Figure:
+    """From the commit of a segment to its searchable text, without the engine's time."""
+    clock = DrivenClock(START_US)
+    waits: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "data"
+        await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+        pendant = Pendant(clock)
+        link = LoopbackLink(pendant)
+        async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, links=[link]) as daemon:
+            ended: dict[str, tuple[int, int]] = {}
+            offer = daemon.spine.live.offer
+
+            def offered(source_id: str, piece: Any) -> None:
+                if piece.last:
+                    ended[piece.segment_id] = (clock.work_us(), daemon.engines.live.busy_us)
+                offer(source_id, piece)
+
+            daemon.spine.live.offer = offered  # type: ignore[method-assign]
+            with daemon.bus.subscribe(limit=100_000) as events:
+                reader = asyncio.create_task(_note(events, ended, waits, clock, daemon))
+                await clock.advance(2.0)
+                playing = asyncio.create_task(pendant.play(iter([pcm])))
+                while not playing.done():
+                    await clock.advance(0.1)
+                await clock.advance(5.0)
+                reader.cancel()
+    p95 = statistics.quantiles(waits, n=20)[-1] if len(waits) > 1 else float("nan")
+    detail = f"{len(waits)} phrases, median {statistics.median(waits):.0f} ms"
+    return Figure("end of phrase to searchable, beyond the engine, p95", p95, "ms", "<= 150", p95 <= 150, detail)
+
+
+async def _note(
+    events: Any, ended: dict[str, tuple[int, int]], waits: list[float], clock: DrivenClock, daemon: Daemon
+) -> None:
+    while True:
+        event = await events.get()
+        began = ended.pop(event.data.get("segment_id", ""), None) if event.kind == "segment" else None
+        if began is not None:
+            engine_us = daemon.engines.live.busy_us - began[1]
+            waits.append((clock.work_us() - began[0] - engine_us) / 1000)
+
+
+CHILD = """
+import asyncio, resource, sys, time
+from pathlib import Path
+from omi_edge.clock import SystemClock
+from omi_edge.config import Config, LogConfig
+from omi_edge.daemon import Daemon
+from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.pendant import Pendant
+import numpy as np
+
+async def main():
+    clock = SystemClock()
+    pendant = Pendant(clock)
+    config = Config(log=LogConfig(level="error"))
+    folder, links = Path(sys.argv[1]), [LoopbackLink(pendant)]
+    async with Daemon(config, folder, sys.argv[2], clock, serve_tcp=False, links=links):
+        while not pendant.connected:
+            await asyncio.sleep(0.005)
+        print("subscribed", flush=True)
+        await pendant.wait_streaming()
+        playing = asyncio.ensure_future(pendant.play(iter([np.zeros(16000 * 4, np.int16)])))
+        await playing
+        rss = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")]
+        print("rss", rss[0] if rss else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def start_and_memory() -> list[Figure]:
+    """A fresh process."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "data"
+        Database.create(folder, PASSPHRASE, SystemClock())
+        began = time.perf_counter()
+        command = [sys.executable, "-c", CHILD, str(folder), PASSPHRASE]
+        seconds, kilobytes = float("nan"), float("nan")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith("subscribed"):
+                    seconds = time.perf_counter() - began
+                elif line.startswith("rss"):
+                    kilobytes = float(line.split()[1])
+    megabytes = kilobytes / 1024
+    return [
+        Figure("fresh process to capturing", seconds, "s", "<= 3", seconds <= 3),
+        Figure("main process, engines unloaded", megabytes, "MB resident", "<= 150", megabytes <= 150),
+    ]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--minutes", type=float, default=5.0, help="audio for the front end")
+    options = parser.parse_args()
+    set_up(style="text", level="error")
+    pcm = np.concatenate(list(Recording(recording_path()).read()))
+    parts: list[Callable[[], list[Figure]]] = [
+        lambda: [measure_front_end(pcm, options.minutes)],
+        lambda: [asyncio.run(idle_cost())],
+        lambda: [asyncio.run(latency(pcm))],
+        start_and_memory,
+    ]
+    figures: list[Figure] = []
+    console = Console()
+    for part in parts:
+        with console.status("measuring …"):
+            figures += part()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {_processor()}"
+    table = Table(title=f"{datetime.now(UTC).date()}: {machine}", title_justify="left")
+    for heading in ("figure", "value", "bar", "", "detail"):
+        table.add_column(heading)
+    for figure in figures:
+        value = f"{figure.value:.2f} {figure.unit}"
+        table.add_row(figure.name, value, figure.bar, "ok" if figure.ok else "MISSED", figure.detail)
+    console.print(table)
+    document = {"machine": machine, "date": str(datetime.now(UTC).date()), "figures": msgspec.to_builtins(figures)}
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    else:
+        print(json.dumps(document))
+    return 0
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else "unknown processor"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
