@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from omi_edge.capture import containers
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.errors import AudioError
 
@@ -20,10 +22,8 @@ Samples = npt.NDArray[np.int16]
 
 _OPTIONS = {"protocol_whitelist": "-"}
 """No format may open anything but the file it was handed: a playlist names other files, or hosts on the network."""
-_ESTIMATES = frozenset({"mp3", "aac"})
-"""Formats whose duration may be a guess from the bit rate, so that a shorter one proves nothing."""
-_SHORT_SECONDS = 0.5
-"""Encoders pad and trim some milliseconds; what lacks more than this was cut off."""
+_SHORT_SECONDS = 0.05
+"""Encoders pad and trim some milliseconds; what lacks more than this is missing."""
 
 
 class RecordingInfo(msgspec.Struct, frozen=True):
@@ -48,6 +48,7 @@ class Recording:
         self.path = path
         self.damage: str | None = None
         """What could not be read, known when ``read`` has ended; None for a sound file."""
+        self._stated = False
         self.info = self._probe()
 
     def __iter__(self) -> Iterator[Samples]:
@@ -62,7 +63,7 @@ class Recording:
         self.damage = None
         heard = 0
         mixer = _Mixer()
-        decoder = _Decoding(self.path)
+        decoder = _Decoder(self.path)
         for frame in decoder.frames():
             for block in mixer.mix(frame):
                 heard += len(block)
@@ -74,19 +75,20 @@ class Recording:
             raise AudioError("the recording holds no audio that can be decoded. Export it again, as WAV for example.")
         self.damage = self._assess(heard / SAMPLE_RATE, decoder)
 
-    def _assess(self, seconds: float, decoder: _Decoding) -> str | None:
+    def _assess(self, seconds: float, decoder: _Decoder) -> str | None:
         announced = self.info.seconds
-        if announced is not None and not decoder.estimates and seconds < announced - _SHORT_SECONDS:
-            return f"{seconds:.1f} s could be read of the {announced:.1f} s that the file announces."
+        if self._stated and announced is not None and seconds < announced - _SHORT_SECONDS:
+            return f"{seconds:.2f} s could be read of the {announced:.2f} s that the file announces."
+        if decoder.broken or containers.breaks_off(self.path):
+            return f"the file breaks off after {seconds:.2f} s."
         if decoder.skipped:
-            return f"{decoder.skipped} damaged places were left out; {seconds:.1f} s could be read."
-        if decoder.broken:
-            return f"the file breaks off after {seconds:.1f} s."
+            return f"damaged parts were left out ({decoder.skipped}); {seconds:.2f} s could be read."
         return None
 
     def _probe(self) -> RecordingInfo:
         with _opened(self.path) as container:
             stream = _audio(container)
+            self._stated = containers.states_duration(self.path, container.format.name)
             seconds = container.duration / _av().time_base if container.duration else None
             moment = container.metadata.get("creation_time") or stream.metadata.get("creation_time")
             codec = stream.codec_context
@@ -95,29 +97,17 @@ class Recording:
             )
 
 
-def probe(path: Path) -> RecordingInfo:
-    """Return what a file says about itself, without decoding it. Raises AudioError."""
-    return Recording(path).info
-
-
-def read_pcm(path: Path) -> Recording:
-    """Return a recording to iterate over: blocks of int16 samples at 16 kHz mono. Raises AudioError."""
-    return Recording(path)
-
-
-class _Decoding:
+class _Decoder:
     """Decodes packet by packet, so that a damaged one costs only itself."""
 
     def __init__(self, path: Path) -> None:
         self.skipped = 0
         self.broken = False
-        self.estimates = False
         self._path = path
 
     def frames(self) -> Iterator[Any]:
         av = _av()
         with _opened(self._path) as container:
-            self.estimates = container.format.name in _ESTIMATES
             packets = container.demux(_audio(container))
             while True:
                 try:
@@ -161,20 +151,24 @@ class _Mixer:
                 yield piece.to_ndarray().reshape(-1)
 
 
-def _opened(path: Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise AudioError("there is no such recording. Check the path.")
     if not path.is_file():
         raise AudioError("the recording is not a file. Name the audio file itself.")
     av = _av()
-    try:
-        if path.stat().st_size == 0:
-            raise AudioError("the recording is empty: the file has no bytes.")
-        return av.open(str(path.absolute()), options=_OPTIONS, metadata_errors="replace")
-    except PermissionError as error:
-        raise AudioError("the recording may not be read. Check the permissions of the file.") from error
-    except (av.FFmpegError, ValueError, EOFError, OSError) as error:
-        raise AudioError("the file is not audio that can be read. WAV, FLAC, MP3, M4A and Ogg are.") from error
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(path.open("rb"))
+            if path.stat().st_size == 0:
+                raise AudioError("the recording is empty: the file has no bytes.")
+            container = opened.enter_context(av.open(file, options=_OPTIONS, metadata_errors="replace"))
+        except PermissionError as error:
+            raise AudioError("the recording may not be read. Check the permissions of the file.") from error
+        except (av.FFmpegError, ValueError, EOFError, OSError) as error:
+            raise AudioError("the file is not audio that can be read. WAV, FLAC, MP3, M4A and Ogg are.") from error
+        yield container
 
 
 def _audio(container: Any) -> Any:

@@ -1,0 +1,272 @@
+"""The one encrypted file: who may open it, which thread writes, what a transaction is.
+
+Only this module opens connections. One thread owns the connection that writes; short readers live in two threads
+beside it. No error of SQLite or SQLCipher leaves: each becomes one of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import sqlcipher3.dbapi2 as sqlcipher
+
+from omi_edge.clock import Clock, held
+from omi_edge.errors import (
+    BadInput,
+    DiskFull,
+    NotReady,
+    VaultBusy,
+    VaultDamaged,
+    VaultError,
+    VaultExists,
+)
+from omi_edge.store import keys, migrations
+
+if TYPE_CHECKING:
+    from omi_edge.store.search import VectorIndex
+
+Connection: TypeAlias = Any
+"""A connection of sqlcipher3, which has no types of its own."""
+Progress: TypeAlias = Callable[[str, float], None]
+T = TypeVar("T")
+
+NAME = "vault.db"
+APPLICATION_ID = 0x6F6D6965  # "omie"
+READERS = 2
+BUSY_MS = 5000
+WAL_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class Database:
+    """An open vault. Work is a function of a connection: ``await db.read(work)``, ``await db.write(work)``."""
+
+    def __init__(self, path: Path, key: keys.VaultKey, clock: Clock, writer: Connection) -> None:
+        self.path = path
+        self.index: VectorIndex | None = None
+        """Vectors in memory, kept current after each commit."""
+        self._key = key
+        self._clock = clock
+        self._writer = writer
+        self._work: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="writer", daemon=True)
+        self._thread.start()
+        self._reader = threading.local()
+        self._reading: list[Connection] = []
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._closed = False
+
+    @staticmethod
+    def create(folder: Path, passphrase: str, clock: Clock) -> None:
+        """Make a vault in ``folder``. Raises VaultExists. Blocks."""
+        if not passphrase:
+            raise BadInput("the passphrase must not be empty.")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        path = folder / NAME
+        if path.exists():
+            raise VaultExists(f"there is a vault in {folder} already. Use another folder, or that vault.")
+        # the file appears under its name only when it is complete: a creation that was killed can be repeated
+        new = folder / (NAME + ".new")
+        for left_over in (new, Path(f"{new}-wal"), Path(f"{new}-shm")):
+            left_over.unlink(missing_ok=True)
+        key = keys.create(folder, passphrase)
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with _mapped_errors():
+            connection = _connect(new, key)
+            try:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                migrations.migrate(connection)
+                connection.execute(
+                    "INSERT OR REPLACE INTO settings (key, value) VALUES ('created_us', ?)", (str(clock.utc_us()),)
+                )
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+        new.replace(path)
+        keys.sync_folder(folder)
+
+    @classmethod
+    def open(cls, folder: Path, passphrase: str, clock: Clock, *, progress: Progress | None = None) -> Database:
+        """Open the vault in ``folder``. Blocks.
+
+        Raises VaultMissing, PassphraseError (nothing is touched), VaultDamaged or VaultNewer. ``progress`` is told
+        what takes long, and how far it is from 0 to 1; it is called in the calling thread.
+        """
+        key = keys.unlock(folder, passphrase)
+        path = folder / NAME
+        if not path.is_file():
+            raise VaultDamaged(
+                f"{path} is gone although its key slots are there. Put it back from a backup; no new one is made."
+            )
+        with _mapped_errors(path):
+            connection = _connect(path, key)
+            try:
+                if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                    raise VaultDamaged(f"{path} is not a vault of omi-edge.")
+                migrations.migrate(connection, progress)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, key, clock, connection)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` on a connection that cannot write; it sees one consistent state."""
+        if self._closed:
+            raise NotReady("the vault is closed.")
+        with held(self._clock):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` as one transaction in the writer thread; on any error nothing of it stays.
+
+        Durable when this returns. A waiter that is cancelled leaves the transaction to its end. Raises DiskFull when
+        there is no space.
+        """
+        if self._closed:
+            raise NotReady("the vault is closed.")
+        future: Future[T] = Future()
+        with held(self._clock):
+            self._work.put((work, future))
+            return await asyncio.wrap_future(future)
+
+    async def close(self) -> None:
+        """Finish what waits, put everything into the main file, close; harmless twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._work.put(None)
+        with held(self._clock):
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._thread.join()
+        self._readers.shutdown(wait=True)
+        for connection in self._reading:
+            connection.close()
+        with contextlib.suppress(sqlcipher.Error):  # the log is replayed at the next start
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writer.close()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        connection = getattr(self._reader, "connection", None)
+        with _mapped_errors(self.path):
+            if connection is None:
+                connection = _connect(self.path, self._key)
+                connection.execute("PRAGMA query_only = ON")
+                self._reader.connection = connection
+                self._reading.append(connection)
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def _write_all(self) -> None:
+        while (item := self._work.get()) is not None:
+            work, future = item
+            try:
+                result = self._transact(work)
+            except BaseException as error:  # noqa: BLE001 it belongs to whoever waits, whatever it is
+                if not future.cancelled():
+                    _settle(future, error=error)
+            else:
+                _settle(future, result=result)
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        with _mapped_errors(self.path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(self._writer)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self.index is not None:
+                    self.index.forget_pending()
+                with contextlib.suppress(sqlcipher.Error):  # SQLite may have rolled back by itself
+                    self._writer.execute("ROLLBACK")
+                raise
+        if self.index is not None:
+            self.index.take_pending()
+        return result
+
+
+def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
+    if future.set_running_or_notify_cancel():
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+def _connect(path: Path, key: keys.VaultKey) -> Connection:
+    connection = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        cipher = key.cipher
+        for statement in (
+            f'PRAGMA key = "{key.raw}"',
+            f"PRAGMA cipher_page_size = {cipher.page_size}",
+            f"PRAGMA cipher_hmac_algorithm = {cipher.hmac_algorithm}",
+            f"PRAGMA cipher_kdf_algorithm = {cipher.kdf_algorithm}",
+            "PRAGMA cipher_memory_security = OFF",  # measured: the pages it would wipe are wiped by secure_delete
+            f"PRAGMA busy_timeout = {BUSY_MS}",
+            "PRAGMA temp_store = MEMORY",
+            "PRAGMA auto_vacuum = INCREMENTAL",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = FULL",
+            "PRAGMA secure_delete = ON",
+            "PRAGMA foreign_keys = ON",
+            "PRAGMA trusted_schema = OFF",
+            f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}",
+            *(("PRAGMA fullfsync = ON", "PRAGMA checkpoint_fullfsync = ON") if sys.platform == "darwin" else ()),
+        ):
+            connection.execute(statement)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _mapped_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn the library's errors into ours, by SQLite's result codes; their texts may quote content and are left out."""
+    where = f" ({path})" if path is not None else ""
+    try:
+        yield
+    except sqlcipher.Error as error:
+        raise _ours(error, where) from error
+    except OSError as error:
+        raise VaultError(f"the vault's files cannot be used{where}: {error.strerror}.") from error
+
+
+def _ours(error: Exception, where: str) -> VaultError:
+    text = str(error)
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith("SQLITE_FULL") or "disk is full" in text or "disk I/O" in text:
+        return DiskFull(f"there is no space left for the vault{where}. Free some space; nothing that was stored is lost.")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "is locked" in text:
+        return VaultBusy(f"another process holds the vault{where}.")
+    if "not a database" in text or "malformed" in text or "encrypted" in text:
+        return VaultDamaged(f"the vault does not pass its checks{where}. Put it back from a backup.")
+    return VaultError(f"the vault refused a statement{where}: {type(error).__name__}.")
+
+
+@functools.cache
+def library_versions() -> str:
+    """Return the versions of SQLite and SQLCipher, for doctor."""
+    connection = sqlcipher.connect(":memory:")
+    try:
+        cipher = connection.execute("PRAGMA cipher_version").fetchone()
+        return f"SQLite {sqlcipher.sqlite_version}, SQLCipher {cipher[0] if cipher else 'missing'}"
+    finally:
+        connection.close()

@@ -1,0 +1,212 @@
+"""The schema, as numbered steps; each runs in one transaction, once, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omi_edge.errors import VaultNewer
+
+Migration = tuple[int, str]
+
+FIRST = """
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE clients (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE UNIQUE, token_hash BLOB UNIQUE, role TEXT NOT NULL,
+    created_us INTEGER NOT NULL, last_seen_us INTEGER, revoked_us INTEGER
+);
+
+CREATE TABLE sources (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, name TEXT NOT NULL,
+    device_id TEXT, client_id TEXT, codec INTEGER NOT NULL, created_us INTEGER NOT NULL, first_us INTEGER,
+    heard_until_us INTEGER, ended_us INTEGER, time_known INTEGER NOT NULL DEFAULT 1,
+    lost_frames INTEGER NOT NULL DEFAULT 0, audio_bytes INTEGER NOT NULL DEFAULT 0,
+    silence_bytes INTEGER NOT NULL DEFAULT 0, dropped_bytes INTEGER NOT NULL DEFAULT 0,
+    dropped_us INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX sources_device ON sources (device_id);
+CREATE INDEX sources_client ON sources (client_id);
+
+-- the largest table: one index, no text ids
+CREATE TABLE audio_chunks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, source_n INTEGER NOT NULL REFERENCES sources, start_us INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL, codec INTEGER NOT NULL, kind INTEGER NOT NULL, lost INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX audio_chunks_time ON audio_chunks (source_n, start_us);
+CREATE INDEX audio_chunks_silence ON audio_chunks (start_us) WHERE kind = 1;
+
+CREATE TABLE conversations (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, source_n INTEGER NOT NULL REFERENCES sources,
+    state TEXT NOT NULL, started_us INTEGER NOT NULL, ended_us INTEGER NOT NULL, created_us INTEGER NOT NULL,
+    finished_us INTEGER, closed_by TEXT, title TEXT NOT NULL DEFAULT '', overview TEXT NOT NULL DEFAULT '',
+    category TEXT NOT NULL DEFAULT 'other', emoji TEXT NOT NULL DEFAULT '', extractor TEXT NOT NULL DEFAULT '',
+    version_id TEXT
+);
+CREATE INDEX conversations_time ON conversations (started_us, n);
+CREATE INDEX conversations_source ON conversations (source_n, started_us, n);
+CREATE INDEX conversations_unfinished ON conversations (state) WHERE state <> 'completed';
+
+CREATE TABLE segments (
+    id TEXT PRIMARY KEY, source_n INTEGER NOT NULL REFERENCES sources, start_us INTEGER NOT NULL, end_us INTEGER NOT NULL,
+    speech_us INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT, engine TEXT,
+    conversation_n INTEGER REFERENCES conversations
+) WITHOUT ROWID;
+CREATE INDEX segments_pending ON segments (source_n, start_us) WHERE outcome = 'pending';
+CREATE INDEX segments_conversation ON segments (conversation_n, start_us);
+
+CREATE TABLE transcript_versions (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER NOT NULL REFERENCES conversations,
+    kind TEXT NOT NULL, engine TEXT NOT NULL, created_us INTEGER NOT NULL
+);
+CREATE INDEX transcript_versions_conversation ON transcript_versions (conversation_n);
+
+CREATE TABLE people (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE UNIQUE, is_user INTEGER NOT NULL DEFAULT 0,
+    created_us INTEGER NOT NULL
+);
+
+CREATE TABLE utterances (
+    id TEXT PRIMARY KEY, version_n INTEGER NOT NULL REFERENCES transcript_versions, segment_id TEXT NOT NULL,
+    speaker TEXT, person_id TEXT REFERENCES people, start_us INTEGER NOT NULL, end_us INTEGER NOT NULL,
+    text TEXT NOT NULL, words BLOB NOT NULL, confidence REAL NOT NULL, outcome TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX utterances_version ON utterances (version_n, start_us);
+
+CREATE TABLE turns (
+    conversation_n INTEGER NOT NULL REFERENCES conversations, n INTEGER NOT NULL, start_us INTEGER NOT NULL,
+    end_us INTEGER NOT NULL, speaker TEXT, confidence REAL NOT NULL, engine TEXT NOT NULL,
+    PRIMARY KEY (conversation_n, n)
+) WITHOUT ROWID;
+
+CREATE TABLE tasks (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER REFERENCES conversations,
+    description TEXT NOT NULL, owner TEXT NOT NULL, owner_name TEXT, due_us INTEGER, due_has_time INTEGER NOT NULL,
+    due_certain INTEGER NOT NULL, priority TEXT NOT NULL, kind TEXT NOT NULL, trigger_phrase TEXT, confidence REAL NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open', completed_us INTEGER, created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
+    origin TEXT NOT NULL, engine TEXT NOT NULL, client_id TEXT
+);
+CREATE INDEX tasks_conversation ON tasks (conversation_n);
+CREATE INDEX tasks_time ON tasks (created_us, n);
+
+CREATE TABLE memories (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER REFERENCES conversations,
+    content TEXT NOT NULL, subject TEXT NOT NULL, category TEXT NOT NULL, confidence REAL NOT NULL,
+    created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL, origin TEXT NOT NULL, engine TEXT NOT NULL, client_id TEXT
+);
+CREATE INDEX memories_conversation ON memories (conversation_n);
+CREATE INDEX memories_time ON memories (created_us, n);
+
+CREATE TABLE evidence (
+    thing_id TEXT NOT NULL, n INTEGER NOT NULL, utterance_id TEXT NOT NULL, conversation_n INTEGER NOT NULL,
+    start_us INTEGER NOT NULL, end_us INTEGER NOT NULL, PRIMARY KEY (thing_id, n)
+) WITHOUT ROWID;
+
+-- one row for every text that can be found
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, ref_id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, conversation_n INTEGER,
+    source_n INTEGER, at_us INTEGER NOT NULL, end_us INTEGER NOT NULL, speaker TEXT, text TEXT NOT NULL
+);
+CREATE INDEX documents_conversation ON documents (conversation_n, kind);
+CREATE VIRTUAL TABLE documents_fts USING fts5 (
+    text, content = 'documents', content_rowid = 'id', tokenize = 'porter unicode61 remove_diacritics 2'
+);
+INSERT INTO documents_fts (documents_fts, rank) VALUES ('secure-delete', 1);
+CREATE TRIGGER documents_added AFTER INSERT ON documents BEGIN
+    INSERT INTO documents_fts (rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TRIGGER documents_removed AFTER DELETE ON documents BEGIN
+    INSERT INTO documents_fts (documents_fts, rowid, text) VALUES ('delete', old.id, old.text);
+END;
+CREATE TRIGGER documents_changed AFTER UPDATE OF text ON documents BEGIN
+    INSERT INTO documents_fts (documents_fts, rowid, text) VALUES ('delete', old.id, old.text);
+    INSERT INTO documents_fts (rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TABLE vectors (
+    document_id INTEGER PRIMARY KEY REFERENCES documents ON DELETE CASCADE, model TEXT NOT NULL, bits BLOB NOT NULL,
+    codes BLOB NOT NULL, scale REAL NOT NULL
+);
+
+CREATE TABLE jobs (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, stage TEXT NOT NULL, subject_id TEXT NOT NULL,
+    source_n INTEGER, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, again INTEGER NOT NULL DEFAULT 0,
+    not_before_us INTEGER NOT NULL, created_us INTEGER NOT NULL, started_us INTEGER, finished_us INTEGER, cause TEXT,
+    engine TEXT, UNIQUE (stage, subject_id)
+);
+CREATE INDEX jobs_due ON jobs (stage, not_before_us, n) WHERE state = 'queued';
+CREATE INDEX jobs_running ON jobs (state) WHERE state = 'running';
+CREATE INDEX jobs_failed ON jobs (n) WHERE state = 'failed';
+CREATE INDEX jobs_source ON jobs (source_n, state);
+CREATE TABLE job_counts (stage TEXT NOT NULL, state TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (stage, state))
+    WITHOUT ROWID;
+CREATE TRIGGER jobs_counted AFTER INSERT ON jobs BEGIN
+    INSERT INTO job_counts VALUES (new.stage, new.state, 1)
+        ON CONFLICT (stage, state) DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER jobs_recounted AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
+    UPDATE job_counts SET count = count - 1 WHERE stage = old.stage AND state = old.state;
+    INSERT INTO job_counts VALUES (new.stage, new.state, 1)
+        ON CONFLICT (stage, state) DO UPDATE SET count = count + 1;
+END;
+
+CREATE TABLE notices (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, code TEXT NOT NULL, severity TEXT NOT NULL,
+    subjects TEXT NOT NULL, message TEXT NOT NULL, since_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+    count INTEGER NOT NULL, acknowledged_us INTEGER, cleared_us INTEGER
+);
+CREATE UNIQUE INDEX notices_standing ON notices (code, subjects) WHERE cleared_us IS NULL;
+
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, actor TEXT NOT NULL, role TEXT NOT NULL,
+    act TEXT NOT NULL, ids TEXT NOT NULL, outcome TEXT NOT NULL, count INTEGER NOT NULL, request_id TEXT
+);
+CREATE TRIGGER audit_stays AFTER UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
+CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
+"""
+
+MIGRATIONS: Sequence[Migration] = ((1, FIRST),)
+
+
+def migrate(
+    connection: Any, progress: Callable[[str, float], None] | None = None, steps: Sequence[Migration] = MIGRATIONS
+) -> None:
+    """Bring the file to the newest version. Raises VaultNewer for a file that is beyond it; a step that fails leaves all
+    as it was before that step."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    newest = steps[-1][0]
+    if version > newest:
+        raise VaultNewer(
+            f"the vault has version {version}, this omi-edge knows up to {newest}. Update omi-edge; nothing was changed."
+        )
+    waiting = [step for step in steps if step[0] > version]
+    for done, (number, script) in enumerate(waiting):
+        if progress is not None:
+            progress("migration", done / len(waiting))
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            for statement in statements(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    if progress is not None and waiting:
+        progress("migration", 1.0)
+
+
+def statements(script: str) -> list[str]:
+    """Cut a script at the semicolons that end statements; a trigger's body holds semicolons of its own."""
+    found: list[str] = []
+    lines: list[str] = []
+    in_trigger = False
+    for line in script.splitlines():
+        if line.strip().startswith("--") or not line.strip():
+            continue
+        lines.append(line)
+        in_trigger = in_trigger or line.startswith("CREATE TRIGGER")
+        ended = line.rstrip().endswith("END;") if in_trigger else line.rstrip().endswith(";")
+        if ended:
+            found.append("\n".join(lines))
+            lines, in_trigger = [], False
+    return found

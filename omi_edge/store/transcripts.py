@@ -1,0 +1,159 @@
+"""Transcripts: versions of a conversation's text, one of them active; none is ever overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from omi_edge.domain import Turn, Utterance, Word
+from omi_edge.errors import NotFound
+from omi_edge.store import conversations
+from omi_edge.store.database import Connection
+
+_SELECT = (
+    "SELECT u.id, c.id, u.segment_id, o.id, u.speaker, u.start_us, u.end_us, u.text, u.words, u.confidence, u.person_id,"
+    " u.outcome FROM utterances u JOIN transcript_versions v ON v.n = u.version_n"
+    " JOIN conversations c ON c.n = v.conversation_n JOIN sources o ON o.n = c.source_n"
+)
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """One version of a transcript."""
+
+    id: str
+    kind: str
+    """live, final, reprocessed or edited."""
+    engine: str
+    created_us: int
+    active: bool
+
+
+class SpeakerRow(msgspec.Struct, frozen=True):
+    """How long somebody spoke in a conversation."""
+
+    speaker: str | None
+    person_id: str | None
+    talk_us: int
+    utterances: int
+
+
+def append(conn: Connection, version_id: str, utterances: Iterable[Utterance]) -> None:
+    """Add utterances to a version."""
+    found = conn.execute("SELECT n FROM transcript_versions WHERE id = ?", (version_id,)).fetchone()
+    if found is None:
+        raise NotFound("there is no such version of a transcript.")
+    conn.executemany(
+        "INSERT INTO utterances (id, version_n, segment_id, speaker, person_id, start_us, end_us, text, words, confidence,"
+        " outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                one.id, found[0], one.segment_id, one.speaker, one.person_id, one.start_us, one.end_us, one.text,
+                msgspec.msgpack.encode(one.words), one.confidence, one.outcome.value,
+            )
+            for one in utterances
+        ],
+    )  # fmt: skip
+
+
+def new_version(
+    conn: Connection,
+    conversation_id: str,
+    *,
+    id: str,
+    kind: str,
+    engine: str,
+    now_us: int,
+    utterances: Sequence[Utterance],
+    activate: bool = True,
+) -> None:
+    """Add a version."""
+    conn.execute(
+        "INSERT INTO transcript_versions (id, conversation_n, kind, engine, created_us) VALUES (?, ?, ?, ?, ?)",
+        (id, conversations.number(conn, conversation_id), kind, engine, now_us),
+    )
+    append(conn, id, utterances)
+    if activate:
+        conn.execute("UPDATE conversations SET version_id = ? WHERE id = ?", (id, conversation_id))
+
+
+def live_version(conn: Connection, conversation_id: str) -> str:
+    """Return the id of the version that grows with each segment. Raises NotFound."""
+    row = conn.execute(
+        "SELECT v.id FROM transcript_versions v WHERE v.conversation_n = ? AND v.kind = 'live'",
+        (conversations.number(conn, conversation_id),),
+    ).fetchone()
+    if row is None:
+        raise NotFound("the conversation has no live transcript.")
+    return str(row[0])
+
+
+def utterances(conn: Connection, conversation_id: str, version_id: str | None = None) -> list[Utterance]:
+    """Return the utterances of a version, the active one by default, in order of time. Raises NotFound."""
+    wanted = version_id or conversations.get(conn, conversation_id).version_id
+    rows = conn.execute(
+        f"{_SELECT} WHERE u.version_n = (SELECT n FROM transcript_versions WHERE id = ?) ORDER BY u.start_us, u.id",
+        (wanted,),
+    )
+    return [_utterance(row) for row in rows]
+
+
+def utterance(conn: Connection, utterance_id: str) -> Utterance:
+    """Return one utterance of any version. Raises NotFound."""
+    row = conn.execute(f"{_SELECT} WHERE u.id = ?", (utterance_id,)).fetchone()
+    if row is None:
+        raise NotFound("there is no such utterance.")
+    return _utterance(row)
+
+
+def versions(conn: Connection, conversation_id: str) -> list[VersionRow]:
+    """Return the versions of a conversation's transcript, the oldest first. Raises NotFound."""
+    active = conversations.get(conn, conversation_id).version_id
+    rows = conn.execute(
+        "SELECT id, kind, engine, created_us FROM transcript_versions WHERE conversation_n = ? ORDER BY n",
+        (conversations.number(conn, conversation_id),),
+    )
+    return [VersionRow(row[0], row[1], row[2], row[3], row[0] == active) for row in rows]
+
+
+def put_turns(conn: Connection, conversation_id: str, turns: Sequence[Turn], engine: str) -> None:
+    """Replace what a diarizer said of a conversation."""
+    conversation_n = conversations.number(conn, conversation_id)
+    conn.execute("DELETE FROM turns WHERE conversation_n = ?", (conversation_n,))
+    conn.executemany(
+        "INSERT INTO turns (conversation_n, n, start_us, end_us, speaker, confidence, engine) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (conversation_n, n, turn.start_us, turn.end_us, turn.speaker, turn.confidence, engine)
+            for n, turn in enumerate(turns)
+        ],
+    )
+
+
+def turns(conn: Connection, conversation_id: str) -> list[Turn]:
+    """Return who spoke when, in order of time."""
+    rows = conn.execute(
+        "SELECT start_us, end_us, speaker, confidence FROM turns WHERE conversation_n = ? ORDER BY n",
+        (conversations.number(conn, conversation_id),),
+    )
+    return [Turn(*row) for row in rows]
+
+
+def speakers(conn: Connection, conversation_id: str) -> list[SpeakerRow]:
+    """Return who spoke in the active version and for how long, the most talkative first."""
+    rows = conn.execute(
+        "SELECT speaker, max(person_id), sum(end_us - start_us), count(*) FROM utterances WHERE text <> '' AND version_n ="
+        " (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id WHERE c.id = ?)"
+        " GROUP BY speaker ORDER BY 3 DESC",
+        (conversation_id,),
+    )
+    return [SpeakerRow(*row) for row in rows]
+
+
+def _utterance(row: tuple[object, ...]) -> Utterance:
+    names = (
+        "id", "conversation_id", "segment_id", "source_id", "speaker", "start_us", "end_us", "text", "words",
+        "confidence", "person_id", "outcome",
+    )  # fmt: skip
+    fields = dict(zip(names, row, strict=True))
+    words = msgspec.msgpack.decode(fields.pop("words"), type=tuple[Word, ...])  # type: ignore[call-overload]
+    return msgspec.structs.replace(msgspec.convert({**fields, "words": ()}, Utterance), words=words)
