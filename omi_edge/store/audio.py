@@ -19,7 +19,8 @@ def put(conn: Connection, chunk: AudioChunk) -> AudioChunk:
     silence = chunk.kind is ChunkKind.SILENCE
     source_n = sources.number(conn, chunk.source_id)
     cursor = conn.execute(
-        "INSERT INTO audio_chunks (source_n, start_us, duration_us, codec, kind, lost, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO audio_chunks (source_n, start_us, duration_us, codec, kind, lost, data)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             source_n,
             chunk.start_us,
@@ -38,9 +39,7 @@ def put(conn: Connection, chunk: AudioChunk) -> AudioChunk:
     return msgspec.structs.replace(chunk, id=int(cursor.lastrowid))
 
 
-def between(
-    conn: Connection, source_id: str, start_us: int, end_us: int, *, silence: bool = True
-) -> list[AudioChunk]:
+def between(conn: Connection, source_id: str, start_us: int, end_us: int, *, silence: bool = True) -> list[AudioChunk]:
     """Return every chunk that reaches into [start_us, end_us), in order of time."""
     rows = conn.execute(
         "SELECT c.id, c.start_us, c.codec, c.kind, c.data FROM audio_chunks c WHERE c.source_n = ? AND c.start_us > ?"
@@ -59,7 +58,8 @@ def between(
 def drop_silence(conn: Connection, before_us: int, limit: int = 500) -> tuple[int, int]:
     """Delete chunks of silence that began before ``before_us``; return how many, and their bytes."""
     rows = conn.execute(
-        "SELECT id, source_n, duration_us, data FROM audio_chunks WHERE kind = 1 AND start_us < ? ORDER BY start_us LIMIT ?",
+        "SELECT id, source_n, duration_us, data FROM audio_chunks WHERE kind = 1 AND start_us < ?"
+        " ORDER BY start_us LIMIT ?",
         (before_us, limit),
     ).fetchall()
     freed = 0

@@ -40,6 +40,13 @@ Connection: TypeAlias = Any
 Progress: TypeAlias = Callable[[str, float], None]
 T = TypeVar("T")
 
+
+class _VaultConnection(sqlcipher.Connection):  # type: ignore[misc]
+    """A connection that knows the vectors in memory which it must keep current."""
+
+    index: VectorIndex | None = None
+
+
 NAME = "vault.db"
 APPLICATION_ID = 0x6F6D6965  # "omie"
 READERS = 2
@@ -52,8 +59,6 @@ class Database:
 
     def __init__(self, path: Path, key: keys.VaultKey, clock: Clock, writer: Connection) -> None:
         self.path = path
-        self.index: VectorIndex | None = None
-        """Vectors in memory, kept current after each commit."""
         self._key = key
         self._clock = clock
         self._writer = writer
@@ -119,6 +124,16 @@ class Database:
                 connection.close()
                 raise
         return cls(path, key, clock, connection)
+
+    @property
+    def index(self) -> VectorIndex | None:
+        """Vectors in memory, kept current after each commit."""
+        index: VectorIndex | None = self._writer.index
+        return index
+
+    @index.setter
+    def index(self, index: VectorIndex) -> None:
+        self._writer.index = index
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` on a connection that cannot write; it sees one consistent state."""
@@ -209,7 +224,10 @@ def _settle(future: Future[Any], *, result: Any = None, error: BaseException | N
 
 
 def _connect(path: Path, key: keys.VaultKey) -> Connection:
-    connection = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection = sqlcipher.connect(
+        str(path), isolation_level=None, check_same_thread=False, cached_statements=256,
+        factory=_VaultConnection,
+    )  # fmt: skip
     try:
         cipher = key.cipher
         for statement in (
@@ -253,7 +271,9 @@ def _ours(error: Exception, where: str) -> VaultError:
     text = str(error)
     code = getattr(error, "sqlite_errorname", "")
     if code.startswith("SQLITE_FULL") or "disk is full" in text or "disk I/O" in text:
-        return DiskFull(f"there is no space left for the vault{where}. Free some space; nothing that was stored is lost.")
+        return DiskFull(
+            f"there is no space left for the vault{where}. Free some space; nothing that was stored is lost."
+        )
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "is locked" in text:
         return VaultBusy(f"another process holds the vault{where}.")
     if "not a database" in text or "malformed" in text or "encrypted" in text:

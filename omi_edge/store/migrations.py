@@ -31,7 +31,8 @@ CREATE INDEX sources_client ON sources (client_id);
 -- the largest table: one index, no text ids
 CREATE TABLE audio_chunks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, source_n INTEGER NOT NULL REFERENCES sources, start_us INTEGER NOT NULL,
-    duration_us INTEGER NOT NULL, codec INTEGER NOT NULL, kind INTEGER NOT NULL, lost INTEGER NOT NULL, data BLOB NOT NULL
+    duration_us INTEGER NOT NULL, codec INTEGER NOT NULL, kind INTEGER NOT NULL, lost INTEGER NOT NULL,
+    data BLOB NOT NULL
 );
 CREATE INDEX audio_chunks_time ON audio_chunks (source_n, start_us);
 CREATE INDEX audio_chunks_silence ON audio_chunks (start_us) WHERE kind = 1;
@@ -48,16 +49,16 @@ CREATE INDEX conversations_source ON conversations (source_n, started_us, n);
 CREATE INDEX conversations_unfinished ON conversations (state) WHERE state <> 'completed';
 
 CREATE TABLE segments (
-    id TEXT PRIMARY KEY, source_n INTEGER NOT NULL REFERENCES sources, start_us INTEGER NOT NULL, end_us INTEGER NOT NULL,
-    speech_us INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT, engine TEXT,
+    id TEXT PRIMARY KEY, source_n INTEGER NOT NULL REFERENCES sources, start_us INTEGER NOT NULL,
+    end_us INTEGER NOT NULL, speech_us INTEGER NOT NULL, outcome TEXT NOT NULL, reason TEXT, engine TEXT,
     conversation_n INTEGER REFERENCES conversations
 ) WITHOUT ROWID;
 CREATE INDEX segments_pending ON segments (source_n, start_us) WHERE outcome = 'pending';
 CREATE INDEX segments_conversation ON segments (conversation_n, start_us);
 
 CREATE TABLE transcript_versions (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER NOT NULL REFERENCES conversations,
-    kind TEXT NOT NULL, engine TEXT NOT NULL, created_us INTEGER NOT NULL
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+    conversation_n INTEGER NOT NULL REFERENCES conversations, kind TEXT NOT NULL, engine TEXT NOT NULL, created_us INTEGER NOT NULL
 );
 CREATE INDEX transcript_versions_conversation ON transcript_versions (conversation_n);
 
@@ -82,8 +83,8 @@ CREATE TABLE turns (
 CREATE TABLE tasks (
     n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER REFERENCES conversations,
     description TEXT NOT NULL, owner TEXT NOT NULL, owner_name TEXT, due_us INTEGER, due_has_time INTEGER NOT NULL,
-    due_certain INTEGER NOT NULL, priority TEXT NOT NULL, kind TEXT NOT NULL, trigger_phrase TEXT, confidence REAL NOT NULL,
-    state TEXT NOT NULL DEFAULT 'open', completed_us INTEGER, created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
+    due_certain INTEGER NOT NULL, priority TEXT NOT NULL, kind TEXT NOT NULL, trigger_phrase TEXT,
+    confidence REAL NOT NULL, state TEXT NOT NULL DEFAULT 'open', completed_us INTEGER, created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
     origin TEXT NOT NULL, engine TEXT NOT NULL, client_id TEXT
 );
 CREATE INDEX tasks_conversation ON tasks (conversation_n);
@@ -170,13 +171,15 @@ MIGRATIONS: Sequence[Migration] = ((1, FIRST),)
 def migrate(
     connection: Any, progress: Callable[[str, float], None] | None = None, steps: Sequence[Migration] = MIGRATIONS
 ) -> None:
-    """Bring the file to the newest version. Raises VaultNewer for a file that is beyond it; a step that fails leaves all
-    as it was before that step."""
+    """Bring the file to the newest version.
+
+    Raises VaultNewer for a file that is beyond it; a step that fails leaves all as it was before that step.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = steps[-1][0]
     if version > newest:
         raise VaultNewer(
-            f"the vault has version {version}, this omi-edge knows up to {newest}. Update omi-edge; nothing was changed."
+            f"the vault has version {version}, this omi-edge knows up to {newest}. Update omi-edge; nothing changed."
         )
     waiting = [step for step in steps if step[0] > version]
     for done, (number, script) in enumerate(waiting):

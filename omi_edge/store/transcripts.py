@@ -12,8 +12,8 @@ from omi_edge.store import conversations
 from omi_edge.store.database import Connection
 
 _SELECT = (
-    "SELECT u.id, c.id, u.segment_id, o.id, u.speaker, u.start_us, u.end_us, u.text, u.words, u.confidence, u.person_id,"
-    " u.outcome FROM utterances u JOIN transcript_versions v ON v.n = u.version_n"
+    "SELECT u.id, c.id, u.segment_id, o.id, u.speaker, u.start_us, u.end_us, u.text, u.words, u.confidence,"
+    " u.person_id, u.outcome FROM utterances u JOIN transcript_versions v ON v.n = u.version_n"
     " JOIN conversations c ON c.n = v.conversation_n JOIN sources o ON o.n = c.source_n"
 )
 
@@ -44,8 +44,8 @@ def append(conn: Connection, version_id: str, utterances: Iterable[Utterance]) -
     if found is None:
         raise NotFound("there is no such version of a transcript.")
     conn.executemany(
-        "INSERT INTO utterances (id, version_n, segment_id, speaker, person_id, start_us, end_us, text, words, confidence,"
-        " outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO utterances (id, version_n, segment_id, speaker, person_id, start_us, end_us, text, words,"
+        " confidence, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 one.id, found[0], one.segment_id, one.speaker, one.person_id, one.start_us, one.end_us, one.text,
@@ -121,7 +121,8 @@ def put_turns(conn: Connection, conversation_id: str, turns: Sequence[Turn], eng
     conversation_n = conversations.number(conn, conversation_id)
     conn.execute("DELETE FROM turns WHERE conversation_n = ?", (conversation_n,))
     conn.executemany(
-        "INSERT INTO turns (conversation_n, n, start_us, end_us, speaker, confidence, engine) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO turns (conversation_n, n, start_us, end_us, speaker, confidence, engine)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (conversation_n, n, turn.start_us, turn.end_us, turn.speaker, turn.confidence, engine)
             for n, turn in enumerate(turns)
@@ -141,8 +142,8 @@ def turns(conn: Connection, conversation_id: str) -> list[Turn]:
 def speakers(conn: Connection, conversation_id: str) -> list[SpeakerRow]:
     """Return who spoke in the active version and for how long, the most talkative first."""
     rows = conn.execute(
-        "SELECT speaker, max(person_id), sum(end_us - start_us), count(*) FROM utterances WHERE text <> '' AND version_n ="
-        " (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id WHERE c.id = ?)"
+        "SELECT speaker, max(person_id), sum(end_us - start_us), count(*) FROM utterances"
+        " WHERE text <> '' AND version_n = (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id WHERE c.id = ?)"
         " GROUP BY speaker ORDER BY 3 DESC",
         (conversation_id,),
     )

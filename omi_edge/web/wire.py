@@ -5,17 +5,29 @@ Times are RFC 3339 in UTC with milliseconds; durations and offsets are seconds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 UNSET = msgspec.UNSET
 
+T = TypeVar("T")
 
-class Page(msgspec.Struct, frozen=True):
+Text = Annotated[str, Meta(min_length=1, max_length=4000)]
+"""A sentence or two typed by a person; longer than any that an extractor makes."""
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Owner = Annotated[str, Meta(pattern="^(user|other|unknown)$")]
+Priority = Annotated[str, Meta(pattern="^(low|medium|high)$")]
+TaskState = Annotated[str, Meta(pattern="^(open|completed)$")]
+Due = Annotated[str, Meta(max_length=40)]
+"""RFC 3339, or a date alone for the end of that day where the wearer lives."""
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
     """One page of a list; ask again with ``cursor=next`` until ``next`` is null."""
 
-    items: list[Any]
+    items: list[T]
     next: str | None
 
 
@@ -27,6 +39,27 @@ class SourceRef(msgspec.Struct, frozen=True):
     kind: str
     device_id: str | None
     client_id: str | None
+
+
+class SourceItem(msgspec.Struct, frozen=True):
+    """A source and how much was heard through it."""
+
+    id: str
+    name: str
+    kind: str
+    """pendant, file, microphone or socket."""
+    device_id: str | None
+    client_id: str | None
+    created: str
+    first: str | None
+    heard_until: str | None
+    ended: str | None
+    time_known: bool
+    lost_frames: int
+    audio_bytes: int
+    dropped_bytes: int
+    """Size of the silence that was not kept."""
+    dropped_seconds: float
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -179,38 +212,38 @@ class Conversation(msgspec.Struct, frozen=True):
 class TaskNew(msgspec.Struct, forbid_unknown_fields=True):
     """A task made by hand."""
 
-    description: str
-    due: str | None = None
-    owner: str = "user"
-    owner_name: str | None = None
-    priority: str = "medium"
+    description: Text
+    due: Due | None = None
+    owner: Owner = "user"
+    owner_name: Name | None = None
+    priority: Priority = "medium"
 
 
 class TaskChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What to change in a task; absent fields stay."""
 
-    description: str | msgspec.UnsetType = UNSET
-    due: str | msgspec.UnsetType | None = UNSET
-    owner: str | msgspec.UnsetType = UNSET
-    owner_name: str | msgspec.UnsetType | None = UNSET
-    priority: str | msgspec.UnsetType = UNSET
-    state: str | msgspec.UnsetType = UNSET
+    description: Text | msgspec.UnsetType = UNSET
+    due: Due | msgspec.UnsetType | None = UNSET
+    owner: Owner | msgspec.UnsetType = UNSET
+    owner_name: Name | msgspec.UnsetType | None = UNSET
+    priority: Priority | msgspec.UnsetType = UNSET
+    state: TaskState | msgspec.UnsetType = UNSET
 
 
 class MemoryNew(msgspec.Struct, forbid_unknown_fields=True):
     """A memory made by hand."""
 
-    content: str
-    subject: str = ""
-    category: str = "other"
+    content: Text
+    subject: Annotated[str, Meta(max_length=200)] = ""
+    category: Name = "other"
 
 
 class MemoryChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What to change in a memory; absent fields stay."""
 
-    content: str | msgspec.UnsetType = UNSET
-    subject: str | msgspec.UnsetType = UNSET
-    category: str | msgspec.UnsetType = UNSET
+    content: Text | msgspec.UnsetType = UNSET
+    subject: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = UNSET
+    category: Name | msgspec.UnsetType = UNSET
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -351,11 +384,31 @@ class Problem(msgspec.Struct, frozen=True):
     field: str | None = None
 
 
+class EventItem(msgspec.Struct, frozen=True):
+    """One thing that happened, as the event stream tells it."""
+
+    number: int
+    """The ``id:`` of the stream: counts up from 1 in one run of the daemon."""
+    kind: str
+    at: str
+    data: dict[str, Any]
+
+
 class TokenNew(msgspec.Struct, forbid_unknown_fields=True):
     """A token to make."""
 
+    name: Name
+    role: Annotated[str, Meta(pattern="^owner$")] = "owner"
+
+
+class TokenItem(msgspec.Struct, frozen=True):
+    """A client that holds a token; the token itself is not kept."""
+
+    id: str
     name: str
-    role: str = "owner"
+    role: str
+    created: str
+    revoked: str | None
 
 
 class TokenMade(msgspec.Struct, frozen=True):

@@ -1,0 +1,311 @@
+"""`list`, `show`, `search`, `memories`, `close`, `export`: what is in the encrypted file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from zoneinfo import ZoneInfo
+
+import click
+import msgspec
+
+from omi_edge.cli.present import due, length, moment, print_json, print_table, size
+from omi_edge.cli.session import api, run_verb
+from omi_edge.cli.settings import Settings, pass_settings, verb
+from omi_edge.cli.timetext import utc_text
+from omi_edge.errors import DiskFull, OmiEdgeError
+from omi_edge.web import wire
+from omi_edge.web.client import ApiClient
+
+PAGE = 100
+"""Items asked for at once."""
+
+T = TypeVar("T")
+Query = dict[str, str]
+
+
+async def pages(client: ApiClient, path: str, query: Query, limit: int, kind: type[T]) -> tuple[list[T], str | None]:
+    """Return up to ``limit`` items of a list, and the cursor of what is left."""
+    items: list[T] = []
+    cursor: str | None = None
+    while True:
+        asked = query | {"limit": str(min(PAGE, limit - len(items)))} | ({"cursor": cursor} if cursor else {})
+        page = await client.request("GET", path, query=asked, returns=wire.Page[kind])  # type: ignore[valid-type]
+        items += page.items
+        cursor = page.next
+        if cursor is None or len(items) >= limit:
+            return items, cursor
+
+
+def filters(settings: Settings, **given: str | None) -> Query:
+    """Return the query of a list: what was given, times as the API wants them."""
+    query = {name: value for name, value in given.items() if value}
+    return query | {name: utc_text(query[name], settings.zone) for name in ("since", "until") if name in query}
+
+
+@verb(
+    "list",
+    examples=(
+        "omi-edge list --since 2026-03-02",
+        "omi-edge list --speaker SPEAKER_00 --json",
+        "omi-edge list --by-source",
+    ),
+)
+@click.option("--source", metavar="ID", help="Only from this source.")
+@click.option("--device", metavar="ID", help="Only from this pendant.")
+@click.option("--client", metavar="ID", help="Only from this client of the API.")
+@click.option("--since", metavar="TIME", help="Only what began at TIME or later, as the wearer's clock shows it.")
+@click.option("--until", metavar="TIME", help="Only what began before TIME.")
+@click.option("--speaker", metavar="NAME", help="Only where this voice speaks.")
+@click.option("--by-source", is_flag=True, help="Count conversations of each source instead.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@pass_settings
+def list_(
+    settings: Settings,
+    source: str | None,
+    device: str | None,
+    client: str | None,
+    since: str | None,
+    until: str | None,
+    speaker: str | None,
+    by_source: bool,
+    limit: int,
+) -> None:
+    """List conversations, newest first."""
+    query = filters(settings, source=source, device=device, client=client, since=since, until=until, speaker=speaker)
+    run_verb(_groups(settings, query) if by_source else _list(settings, query, limit))
+
+
+async def _list(settings: Settings, query: Query, limit: int) -> None:
+    async with api(settings) as client:
+        items, cursor = await pages(client, "/v1/conversations", query, limit, wire.ConversationItem)
+    if settings.json:
+        return print_json(wire.Page(items, cursor))
+    rows = [
+        [
+            item.id,
+            moment(item.start, settings.zone),
+            length(item.seconds),
+            item.source.name,
+            ", ".join(speaker.label or "?" for speaker in item.speakers),
+            f"{item.emoji} {item.title}".strip() if item.title else f"({item.state})",
+        ]
+        for item in items
+    ]
+    print_table(["id", "began", "length", "source", "speakers", "title"], rows, nothing="No conversation yet.")
+    if cursor:
+        settings.say(f"There are more; give --limit above {limit}.")
+    return None
+
+
+async def _groups(settings: Settings, query: Query) -> None:
+    async with api(settings) as client:
+        page = await client.request(
+            "GET", "/v1/conversations", query=query | {"group_by": "source"}, returns=wire.Page[wire.Group]
+        )
+    if settings.json:
+        return print_json(page)
+    rows = [
+        [group.source.id, group.source.kind, group.source.name, group.source.device_id or "–", str(group.conversations)]
+        for group in page.items
+    ]
+    return print_table(["source", "kind", "name", "device", "conversations"], rows, nothing="No source yet.")
+
+
+@verb("show", examples=("omi-edge show con_01k9z…", "omi-edge show con_01k9z… --json"))
+@click.argument("conversation_id", metavar="ID")
+@pass_settings
+def show(settings: Settings, conversation_id: str) -> None:
+    """Show one conversation: who said what and when, summary, tasks, memories."""
+    run_verb(_show(settings, conversation_id))
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What `show --json` prints."""
+
+    conversation: wire.Conversation
+    transcript: wire.Transcript
+
+
+async def _show(settings: Settings, conversation_id: str) -> None:
+    path = f"/v1/conversations/{conversation_id}"
+    async with api(settings) as client:
+        conversation = await client.request("GET", path, returns=wire.Conversation)
+        transcript = await client.request("GET", path + "/transcript", returns=wire.Transcript)
+    if settings.json:
+        return print_json(Shown(conversation, transcript))
+    zone = settings.zone
+    print(f"{conversation.emoji} {conversation.title or '(no title yet)'}".strip())
+    print(
+        f"{moment(conversation.start, zone)}, {length(conversation.seconds)}, {conversation.source.name}, "
+        f"{conversation.category or 'no category yet'}, {conversation.state}"
+    )
+    if conversation.overview:
+        print(f"\n{conversation.overview}")
+    print()
+    for utterance in transcript.utterances:
+        at = moment(utterance.start, zone, seconds=True)[11:]
+        print(f"{at}  {utterance.speaker or '?':<10}  {utterance.text or f'[{utterance.outcome}]'}")
+    _print_section("Tasks", [_task_line(task, zone) for task in conversation.tasks])
+    _print_section("Memories", [memory.content for memory in conversation.memories])
+    return None
+
+
+def _task_line(task: wire.TaskItem, zone: ZoneInfo) -> str:
+    until = f" (due {due(task.due, task.due_has_time, task.due_certain, zone)})" if task.due else ""
+    return f"[{'x' if task.state == 'completed' else ' '}] {task.description}{until}"
+
+
+def _print_section(title: str, lines: list[str]) -> None:
+    if lines:
+        print(f"\n{title}")
+        for line in lines:
+            print(f"  {line}")
+
+
+@verb("search", examples=("omi-edge search 'dentist appointment'", "omi-edge search train --since 2026-03-01"))
+@click.argument("query", nargs=-1, required=True)
+@click.option("--source", metavar="ID", help="Only from this source.")
+@click.option("--speaker", metavar="NAME", help="Only what this voice said.")
+@click.option("--since", metavar="TIME", help="Only what was said at TIME or later.")
+@click.option("--until", metavar="TIME", help="Only what was said before TIME.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many.")
+@pass_settings
+def search(
+    settings: Settings,
+    query: tuple[str, ...],
+    source: str | None,
+    speaker: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+) -> None:
+    """Find what was said, best first, with the second of audio that proves it."""
+    asked = filters(settings, source=source, speaker=speaker, since=since, until=until)
+    run_verb(_search(settings, asked | {"q": " ".join(query), "limit": str(limit)}))
+
+
+async def _search(settings: Settings, query: Query) -> None:
+    async with api(settings) as client:
+        found = await client.request("GET", "/v1/search", query=query, returns=wire.SearchResult)
+    if settings.json:
+        return print_json(found)
+    rows = [
+        [
+            hit.kind,
+            hit.speaker or "–",
+            hit.text,
+            f"{moment(hit.span.start, settings.zone, seconds=True)} (second {hit.span.offset:.1f})"
+            if hit.span
+            else "–",
+            hit.conversation_id or "–",
+        ]
+        for hit in found.hits
+    ]
+    return print_table(["kind", "speaker", "text", "heard at", "conversation"], rows, nothing="Nothing found.")
+
+
+@verb("memories", examples=("omi-edge memories", "omi-edge memories --since 2026-03-01 --json"))
+@click.option("--source", metavar="ID", help="Only from this source.")
+@click.option("--since", metavar="TIME", help="Only what was said at TIME or later.")
+@click.option("--until", metavar="TIME", help="Only what was said before TIME.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@pass_settings
+def memories(settings: Settings, source: str | None, since: str | None, until: str | None, limit: int) -> None:
+    """List what is remembered, newest first."""
+    run_verb(_memories(settings, filters(settings, source=source, since=since, until=until), limit))
+
+
+async def _memories(settings: Settings, query: Query, limit: int) -> None:
+    async with api(settings) as client:
+        items, cursor = await pages(client, "/v1/memories", query, limit, wire.MemoryItem)
+    if settings.json:
+        return print_json(wire.Page(items, cursor))
+    rows = [[m.id, moment(m.created, settings.zone), m.category, m.content, m.conversation_id or "–"] for m in items]
+    print_table(["id", "since", "category", "memory", "conversation"], rows, nothing="No memory yet.")
+    if cursor:
+        settings.say(f"There are more; give --limit above {limit}.")
+    return None
+
+
+@verb("close", examples=("omi-edge close con_01k9z…",))
+@click.argument("conversation_id", metavar="ID")
+@pass_settings
+def close(settings: Settings, conversation_id: str) -> None:
+    """End an open conversation by hand; what follows becomes a new one."""
+    run_verb(_close(settings, conversation_id))
+
+
+async def _close(settings: Settings, conversation_id: str) -> None:
+    path = f"/v1/conversations/{conversation_id}"
+    async with api(settings) as client:
+        conversation = await client.request("POST", path + "/close", returns=wire.Conversation)
+    if settings.json:
+        return print_json(conversation)
+    return settings.say(f"Conversation {conversation_id} is {conversation.state}.")
+
+
+@verb(
+    "export",
+    examples=(
+        "omi-edge export --output everything.json",
+        "omi-edge export --with-audio | age -p > everything.json.age",
+    ),
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write FILE (mode 0600) when all is there."
+)
+@click.option("--with-audio", is_flag=True, help="Put the Opus packets in as well.")
+@pass_settings
+def export(settings: Settings, output: Path | None, with_audio: bool) -> None:
+    """Write everything as one JSON document with a schema version, to standard output unless told otherwise.
+
+    The document is not encrypted: whoever can read it knows everything.
+    """
+    run_verb(_export(settings, output, with_audio))
+
+
+async def _export(settings: Settings, output: Path | None, with_audio: bool) -> None:
+    query = {"audio": with_audio}
+    async with api(settings) as client, contextlib.aclosing(client.stream("/v1/export", query=query)) as document:
+        if output is None:
+            await _pour(document, sys.stdout.buffer)
+            return
+        with _written_whole(output) as target:
+            written = await _pour(document, target)
+    if settings.json:
+        print_json({"file": str(output), "bytes": written})
+    else:
+        settings.say(f"{output}: {size(written)}, readable by you alone, not encrypted.")
+
+
+async def _pour(document: AsyncIterator[bytes], target: BinaryIO) -> int:
+    written = 0
+    async for piece in document:
+        written += target.write(piece)
+    target.flush()
+    return written
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Write beside ``path`` and put it in place at the end, so that no half document is ever taken for a whole one."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)  # mode 0600
+    except OSError as error:
+        raise OmiEdgeError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except OSError as error:
+        raise DiskFull(f"{path} could not be written whole and was left as it was: {error.strerror}.") from error
+    finally:
+        Path(name).unlink(missing_ok=True)

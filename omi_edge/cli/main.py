@@ -1,0 +1,133 @@
+"""`omi-edge`: the table of verbs, the options before them, and how errors end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from omi_edge import __version__
+from omi_edge.cli.settings import Settings
+from omi_edge.errors import BadInput, OmiEdgeError, UsageError
+from omi_edge.web.wire import Problem
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
+
+VERBS = {
+    # verb: where it is, and the first line of its help; it is imported when it is called
+    "init": ("omi_edge.cli.setup:init", "Make the encrypted file."),
+    "run": ("omi_edge.cli.service:run", "Run the daemon until it is told to stop."),
+    "demo": ("omi_edge.cli.demo:demo", "Show the main job, end to end, without hardware."),
+    "import": ("omi_edge.cli.imports:import_", "Take recordings in, as if they had been heard."),
+    "list": ("omi_edge.cli.data:list_", "List conversations, newest first."),
+    "show": ("omi_edge.cli.data:show", "Show one conversation with everything derived from it."),
+    "search": ("omi_edge.cli.data:search", "Find what was said, with the second that proves it."),
+    "memories": ("omi_edge.cli.data:memories", "List what is remembered."),
+    "tasks": ("omi_edge.cli.tasks:tasks", "List, add, finish and delete tasks."),
+    "close": ("omi_edge.cli.data:close", "End a conversation by hand."),
+    "export": ("omi_edge.cli.data:export", "Write everything as one JSON document."),
+    "status": ("omi_edge.cli.service:status", "Show what works, what waits and what needs attention."),
+    "notices": ("omi_edge.cli.service:notices", "Show what the owner should know, and acknowledge it."),
+    "doctor": ("omi_edge.cli.doctor:doctor", "Check this machine; each finding with its cure."),
+    "config": ("omi_edge.cli.setup:config", "Check and show the settings."),
+    "token": ("omi_edge.cli.setup:token", "Make, list and revoke tokens for the API."),
+}
+
+
+class VerbTable(click.Group):
+    """A group that knows its verbs by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click.Group; in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click.Group."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Group; without importing the verbs."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in VERBS.items()])
+
+
+@click.group(cls=VerbTable, subcommand_metavar="VERB …", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read settings from FILE.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Use the data folder DIR.")
+@click.option(
+    "--passphrase-file", type=click.Path(path_type=Path), metavar="F", help="Read the passphrase from F (mode 0600)."
+)
+@click.option("--passphrase-fd", type=int, metavar="N", help="Read the passphrase from file descriptor N.")
+@click.option("--passphrase-command", metavar="CMD", help="Take what CMD prints as the passphrase.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print JSON; errors too.")
+@click.option("--quiet", is_flag=True, help="Print results and errors only.")
+@click.version_option(__version__, prog_name="omi-edge")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    config: Path | None,
+    data: Path | None,
+    passphrase_file: Path | None,
+    passphrase_fd: int | None,
+    passphrase_command: str | None,
+    json_wanted: bool,
+    quiet: bool,
+) -> None:
+    """A fully local memory for the wearer of an Omi pendant.
+
+    While a daemon runs on the data folder, verbs ask it and need no passphrase; otherwise they open the encrypted
+    file themselves. `omi-edge VERB --help` shows examples.
+    """
+    ctx.obj = Settings(config, data, passphrase_file, passphrase_fd, passphrase_command, json_wanted, quiet)
+
+
+def main() -> None:
+    """Run the verb of the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb; return the exit code. Errors are told in one sentence, as a problem document with --json."""
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(list(arguments), prog_name="omi-edge", standalone_mode=False)
+        sys.stdout.flush()
+    except OmiEdgeError as error:
+        _tell(error, as_json)
+        return error.exit_code
+    except click.UsageError as error:
+        if as_json:
+            _print_problem(UsageError.slug, UsageError.status, error.format_message())
+        else:
+            error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough; the interpreter would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: OmiEdgeError, as_json: bool) -> None:
+    if as_json:
+        _print_problem(error.slug, error.status, str(error), error.field if isinstance(error, BadInput) else None)
+    else:
+        print(f"omi-edge: {error}", file=sys.stderr)
+
+
+def _print_problem(slug: str, status: int, detail: str, field: str | None = None) -> None:
+    """Print the same document that the API answers."""
+    problem = Problem(f"urn:omi-edge:problem:{slug}", slug.replace("-", " ").capitalize(), status, detail, field)
+    print(msgspec.json.encode(problem).decode(), file=sys.stderr)

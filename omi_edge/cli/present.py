@@ -1,0 +1,76 @@
+"""How results are shown: JSON as the API gives it, tables on a terminal, aligned text in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from omi_edge.cli.settings import Settings
+
+
+def print_json(answer: object) -> None:
+    """Print ``answer`` as one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str) -> None:
+    """Print rows below headers; ``nothing`` when there are none. In a pipe nothing is cut off or coloured."""
+    if not rows:
+        print(nothing)
+    elif sys.stdout.isatty():
+        table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        Console(markup=False).print(table)
+    else:
+        for line in aligned([headers, *rows]):
+            print(line)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line a row, columns two spaces apart, without spaces at the ends."""
+    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def moment(stamp: str | None, zone: ZoneInfo, *, seconds: bool = False) -> str:
+    """Return an RFC 3339 time as the wearer's clock shows it; a dash for none."""
+    if not stamp:
+        return "–"
+    return datetime.fromisoformat(stamp).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+
+
+def due(stamp: str | None, has_time: bool, certain: bool, zone: ZoneInfo) -> str:
+    """Return when a task is due: with its time only when one was said, with a question mark when uncertain."""
+    if not stamp:
+        return "–"
+    text = datetime.fromisoformat(stamp).astimezone(zone).strftime("%a %Y-%m-%d %H:%M" if has_time else "%a %Y-%m-%d")
+    return text if certain else text + " ?"
+
+
+def length(seconds: float) -> str:
+    """Return a duration as people say it: ``3:07``, ``1:02:03``."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people say it, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def wants_progress(settings: Settings) -> bool:
+    """Say whether somebody watches who would like a progress bar."""
+    return sys.stderr.isatty() and not settings.quiet and not settings.json

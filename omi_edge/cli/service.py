@@ -1,0 +1,135 @@
+"""`run`, `status`, `notices`: the daemon, and how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from omi_edge import observe
+from omi_edge.cli.passphrase import passphrase
+from omi_edge.cli.present import moment, print_json, print_table, size
+from omi_edge.cli.session import api, require_vault, run_verb
+from omi_edge.cli.settings import Settings, Verb, pass_settings, verb, verb_group
+from omi_edge.clock import SystemClock
+from omi_edge.config import Config
+from omi_edge.daemon import Daemon
+from omi_edge.web import wire
+
+
+@verb("run", examples=("omi-edge --passphrase-file F run", "OMI_EDGE_WEB_PORT=8099 omi-edge --data D run"))
+@pass_settings
+def run(settings: Settings) -> None:
+    """Run the daemon until it is told to stop (SIGTERM, Ctrl-C). SIGHUP re-reads the settings."""
+    config, folder = settings.config, settings.folder
+    require_vault(folder)
+    secret = passphrase(settings)
+    observe.set_up(style="json" if settings.json else config.log.format, level=config.log.level)
+
+    def reload() -> Config:
+        return Settings(settings.config_option, settings.data_option).config
+
+    asyncio.run(Daemon(config, folder, secret, SystemClock(), reload=reload).run_until_signal())
+
+
+@verb("status", examples=("omi-edge status", "omi-edge status --json"))
+@pass_settings
+def status(settings: Settings) -> None:
+    """Show what works, what waits and what needs attention."""
+    run_verb(_status(settings))
+
+
+async def _status(settings: Settings) -> None:
+    async with api(settings) as client:
+        found = await client.request("GET", "/v1/status", returns=wire.Status)
+    if settings.json:
+        return print_json(found)
+    zone = settings.zone
+    print(f"omi-edge {found.version}, {found.state} since {moment(found.since, zone)}")
+    print(f"vault     {found.vault}")
+    print(f"API       {found.web or 'on the local socket only'}")
+    print(f"network   {found.network}")
+    print("audio     " + ", ".join(_amount(name, value) for name, value in found.audio.items()))
+    for work in found.progress:
+        print(f"working   {', '.join(f'{name} {value}' for name, value in work.items())}")
+    _section("Sources", ["id", "kind", "name", "heard until"], [_source(row, settings) for row in found.sources])
+    stages = [
+        [stage, ", ".join(f"{n} {state}" for state, n in counts.items() if n)] for stage, counts in found.jobs.items()
+    ]
+    _section("Jobs", ["stage", "how many"], [row for row in stages if row[1]])
+    _section("Failed jobs", ["what"], [[", ".join(f"{k} {v}" for k, v in job.items())] for job in found.failed_jobs])
+    _section(
+        "Engines",
+        ["name", "state", "starts", "failures", "busy"],
+        [[e.name, e.state, str(e.starts), str(e.failures), f"{e.busy_seconds:.1f} s"] for e in found.engines],
+    )
+    _section("Tiers", ["tier", "engine", "speed"], [[s.tier, s.engine, _speed(s)] for s in found.speeds])
+    _section("Notices", _NOTICE_HEADERS, [_notice(item, settings) for item in found.notices])
+    return None
+
+
+def _amount(name: str, value: int) -> str:
+    words = name.replace("_", " ")
+    return f"{words.removesuffix(' bytes')} {size(value)}" if name.endswith("bytes") else f"{words} {value}"
+
+
+def _source(row: dict[str, Any], settings: Settings) -> list[str]:
+    return [row["id"], row["kind"], row["name"], moment(row.get("heard_until"), settings.zone)]
+
+
+def _speed(speed: wire.Speed) -> str:
+    if speed.real_time_factor is None:
+        return "not used yet"
+    slow = ", slower than people speak" if speed.real_time_factor > 1 else ""
+    return f"{speed.real_time_factor:.2f} × real time{slow}"
+
+
+def _section(title: str, headers: list[str], rows: list[list[str]]) -> None:
+    if rows:
+        print(f"\n{title}")
+        print_table(headers, rows, nothing="")
+
+
+_NOTICE_HEADERS = ["id", "severity", "since", "times", "message"]
+
+
+def _notice(item: wire.NoticeItem, settings: Settings) -> list[str]:
+    seen = " (acknowledged)" if item.acknowledged else ""
+    return [item.id, item.severity, moment(item.since, settings.zone), str(item.count), item.message + seen]
+
+
+@verb_group("notices", lists=True, examples=("omi-edge notices", "omi-edge notices ack ntc_01k9z…"))
+@click.pass_context
+def notices(ctx: click.Context) -> None:
+    """Show what the owner should know, and acknowledge it.
+
+    Without a further verb: show them.
+    """
+    if ctx.invoked_subcommand is None:
+        run_verb(_notices(ctx.ensure_object(Settings)))
+
+
+async def _notices(settings: Settings) -> None:
+    async with api(settings) as client:
+        page = await client.request("GET", "/v1/notices", returns=wire.Page[wire.NoticeItem])
+    if settings.json:
+        return print_json(page)
+    return print_table(_NOTICE_HEADERS, [_notice(item, settings) for item in page.items], nothing="No notice.")
+
+
+@notices.command("ack", cls=Verb, examples=("omi-edge notices ack ntc_01k9z…",))
+@click.argument("notice_id", metavar="ID")
+@pass_settings
+def acknowledge(settings: Settings, notice_id: str) -> None:
+    """Say that a notice was seen."""
+    run_verb(_acknowledge(settings, notice_id))
+
+
+async def _acknowledge(settings: Settings, notice_id: str) -> None:
+    async with api(settings) as client:
+        item = await client.request("POST", f"/v1/notices/{notice_id}/acknowledge", returns=wire.NoticeItem)
+    if settings.json:
+        print_json(item)
+    else:
+        print_table(_NOTICE_HEADERS, [_notice(item, settings)], nothing="")

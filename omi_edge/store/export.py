@@ -1,0 +1,102 @@
+"""Everything as one JSON document, piece by piece, so that its size does not matter."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from omi_edge.domain import Word
+from omi_edge.store.database import Connection
+
+SCHEMA = "omi-edge.export"
+VERSION = 1
+
+_TABLES: dict[str, str] = {
+    "settings": "SELECT key, value FROM settings ORDER BY key",
+    "clients": "SELECT id, name, role, created_us, last_seen_us, revoked_us FROM clients ORDER BY created_us, id",
+    "sources": "SELECT id, kind, name, device_id, client_id, codec, created_us, first_us, heard_until_us, ended_us,"
+    " time_known, lost_frames, audio_bytes, silence_bytes, dropped_bytes, dropped_us FROM sources ORDER BY n",
+    "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",
+    "conversations": "SELECT c.id, o.id AS source_id, c.state, c.started_us, c.ended_us, c.created_us, c.finished_us,"
+    " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id FROM conversations c"
+    " JOIN sources o ON o.n = c.source_n ORDER BY c.n",
+    "segments": "SELECT s.id, o.id AS source_id, s.start_us, s.end_us, s.speech_us, s.outcome, s.reason, s.engine,"
+    " c.id AS conversation_id FROM segments s JOIN sources o ON o.n = s.source_n"
+    " LEFT JOIN conversations c ON c.n = s.conversation_n ORDER BY s.id",
+    "transcript_versions": "SELECT v.id, c.id AS conversation_id, v.kind, v.engine, v.created_us"
+    " FROM transcript_versions v JOIN conversations c ON c.n = v.conversation_n ORDER BY v.n",
+    "utterances": "SELECT u.id, v.id AS version_id, u.segment_id, u.speaker, u.person_id, u.start_us, u.end_us, u.text,"
+    " u.words, u.confidence, u.outcome FROM utterances u JOIN transcript_versions v ON v.n = u.version_n"
+    " ORDER BY u.version_n, u.start_us, u.id",
+    "turns": "SELECT c.id AS conversation_id, t.start_us, t.end_us, t.speaker, t.confidence, t.engine FROM turns t"
+    " JOIN conversations c ON c.n = t.conversation_n ORDER BY t.conversation_n, t.n",
+    "tasks": "SELECT t.id, c.id AS conversation_id, t.description, t.owner, t.owner_name, t.due_us, t.due_has_time,"
+    " t.due_certain, t.priority, t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.created_us,"
+    " t.updated_us, t.origin, t.engine, t.client_id FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n"
+    " ORDER BY t.n",
+    "memories": "SELECT m.id, c.id AS conversation_id, m.content, m.subject, m.category, m.confidence, m.created_us,"
+    " m.updated_us, m.origin, m.engine, m.client_id FROM memories m"
+    " LEFT JOIN conversations c ON c.n = m.conversation_n ORDER BY m.n",
+    "evidence": "SELECT e.thing_id, e.n, e.utterance_id, c.id AS conversation_id, e.start_us, e.end_us FROM evidence e"
+    " JOIN conversations c ON c.n = e.conversation_n ORDER BY e.thing_id, e.n",
+    "notices": "SELECT id, code, severity, subjects, message, since_us, last_us, count, acknowledged_us, cleared_us"
+    " FROM notices ORDER BY n",
+    "jobs": "SELECT id, stage, subject_id, state, attempts, created_us, started_us, finished_us, cause, engine FROM jobs"
+    " ORDER BY n",
+    "audit": "SELECT id, at_us, actor, role, act, ids, outcome, count, request_id FROM audit ORDER BY id",
+}
+_AUDIO = (
+    "SELECT a.id, o.id AS source_id, a.start_us, a.duration_us, a.codec, a.kind, a.lost{data} FROM audio_chunks a"
+    " JOIN sources o ON o.n = a.source_n ORDER BY a.id"
+)
+_FLAGS = frozenset({"is_user", "time_known", "due_has_time", "due_certain"})
+
+
+def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
+    """Yield the document. Hashes of tokens, vectors and the full-text index, which follow from the rest, stay out.
+
+    Audio chunks are listed; with ``include_audio`` each has its packets in base64, an empty one for a lost frame.
+    """
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    yield f'{{"schema": "{SCHEMA}", "version": {VERSION}, "vault_version": {version}'
+    for name, query in _TABLES.items():
+        yield from _table(conn, name, query, _plain)
+    query = _AUDIO.format(data=", a.data" if include_audio else "")
+    yield from _table(conn, "audio_chunks", query, _chunk)
+    yield "}\n"
+
+
+def _table(conn: Connection, name: str, query: str, shape: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[str]:
+    yield f',\n"{name}": ['
+    cursor = conn.execute(query)
+    columns = [column[0] for column in cursor.description]
+    separator = "\n"
+    for row in cursor:
+        yield separator + msgspec.json.encode(shape(dict(zip(columns, row, strict=True)))).decode()
+        separator = ",\n"
+    yield "]"
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    if "words" in row:
+        words = msgspec.msgpack.decode(row["words"], type=tuple[Word, ...])
+        row["words"] = [
+            {"text": w.text, "start_us": w.start_us, "end_us": w.end_us, "confidence": w.confidence} for w in words
+        ]
+    for name in ("ids", "subjects"):
+        if name in row:
+            row[name] = msgspec.json.decode(row[name])
+    return {name: bool(value) if name in _FLAGS else value for name, value in row.items()}
+
+
+def _chunk(row: dict[str, Any]) -> dict[str, Any]:
+    data = row.pop("data", None)
+    row["id"] = f"chk_{row['id']}"
+    row["kind"] = ("heard", "silence")[row["kind"]]
+    if data is not None:
+        packets = msgspec.msgpack.decode(data, type=tuple[bytes, ...])
+        row["packets"] = [base64.b64encode(packet).decode() for packet in packets]
+    return row

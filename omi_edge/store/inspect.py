@@ -1,0 +1,15 @@
+"""What is in the file, by counts alone."""
+
+from __future__ import annotations
+
+from omi_edge.store.database import Connection
+
+TABLES = (
+    "sources", "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks",
+    "memories", "evidence", "people", "documents", "vectors", "jobs", "notices", "clients", "settings", "audit",
+)  # fmt: skip
+
+
+def counts(conn: Connection) -> dict[str, int]:
+    """Return how many rows each table has."""
+    return {table: conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}

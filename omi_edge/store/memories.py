@@ -1,0 +1,381 @@
+"""Tasks and memories, each with the utterances and the seconds that prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from omi_edge.domain import Evidence, Memory, Task, Understanding
+from omi_edge.errors import BadInput, NotFound
+from omi_edge.ids import new_id
+from omi_edge.store import conversations, search
+from omi_edge.store.database import Connection
+from omi_edge.store.filters import Clauses, Filters, Page, encode_cursor
+from omi_edge.store.search import Document
+
+_TASKS = (
+    "SELECT t.id, c.id, t.description, t.owner, t.owner_name, t.due_us, t.due_has_time, t.due_certain, t.priority,"
+    " t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.created_us, t.updated_us, t.origin, t.engine,"
+    " o.id, t.n"
+    " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n LEFT JOIN sources o ON o.n = c.source_n"
+)
+_MEMORIES = (
+    "SELECT m.id, c.id, m.content, m.subject, m.category, m.confidence, m.created_us, m.updated_us, m.origin, m.engine,"
+    " o.id, m.n FROM memories m LEFT JOIN conversations c ON c.n = m.conversation_n"
+    " LEFT JOIN sources o ON o.n = c.source_n"
+)
+STATES = ("open", "completed")
+OWNERS = ("user", "other", "unknown")
+PRIORITIES = ("low", "medium", "high")
+
+
+class EvidenceRow(msgspec.Struct, frozen=True):
+    """The seconds of audio that prove something."""
+
+    utterance_id: str
+    conversation_id: str
+    source_id: str
+    start_us: int
+    end_us: int
+    offset_s: float
+    """Seconds from the start of the conversation."""
+
+
+class TaskRow(msgspec.Struct, frozen=True):
+    """A task as it is stored."""
+
+    id: str
+    conversation_id: str | None
+    description: str
+    owner: str
+    owner_name: str | None
+    due_us: int | None
+    due_has_time: bool
+    due_certain: bool
+    priority: str
+    kind: str
+    trigger: str | None
+    confidence: float
+    state: str
+    completed_us: int | None
+    created_us: int
+    updated_us: int
+    origin: str
+    """derived, edited or manual."""
+    engine: str
+    source_id: str | None
+    evidence: tuple[EvidenceRow, ...]
+
+
+class MemoryRow(msgspec.Struct, frozen=True):
+    """A memory as it is stored."""
+
+    id: str
+    conversation_id: str | None
+    content: str
+    subject: str
+    category: str
+    confidence: float
+    created_us: int
+    updated_us: int
+    origin: str
+    """derived, edited or manual."""
+    engine: str
+    source_id: str | None
+    evidence: tuple[EvidenceRow, ...]
+
+
+def replace_derived(
+    conn: Connection, conversation_id: str, understanding: Understanding, *, now_us: int
+) -> tuple[list[TaskRow], list[MemoryRow]]:
+    """Put what was derived from a conversation in the place of what was derived before.
+
+    What a person made or edited stays. A thing that says the same as before keeps its id.
+    """
+    conversation_n = conversations.number(conn, conversation_id)
+    source_id = conversations.get(conn, conversation_id).source_id
+    known_tasks = _derived(conn, "tasks", "description", conversation_n)
+    known_memories = _derived(conn, "memories", "content", conversation_n)
+    edited = {
+        row[0].casefold()
+        for table, column in (("tasks", "description"), ("memories", "content"))
+        for row in conn.execute(
+            f"SELECT {column} FROM {table} WHERE conversation_n = ? AND origin = 'edited'", (conversation_n,)
+        )
+    }
+    for table, known in (("tasks", known_tasks), ("memories", known_memories)):
+        for thing_id in known.values():
+            _remove(conn, table, thing_id)
+    tasks, memories = [], []
+    for task in understanding.tasks:
+        if task.description.casefold() not in edited:
+            thing_id = known_tasks.pop(task.description.casefold(), "") or new_id("tsk", now_us)
+            _insert_task(conn, thing_id, task, conversation_n, understanding.engine, now_us)
+            _add_evidence(conn, thing_id, conversation_n, task.evidence)
+            tasks.append(_indexed_task(conn, thing_id, conversation_id, source_id))
+    for memory in understanding.memories:
+        if memory.content.casefold() not in edited:
+            thing_id = known_memories.pop(memory.content.casefold(), "") or new_id("mem", now_us)
+            _insert_memory(conn, thing_id, memory, conversation_n, understanding.engine, now_us)
+            _add_evidence(conn, thing_id, conversation_n, memory.evidence)
+            memories.append(_indexed_memory(conn, thing_id, conversation_id, source_id))
+    return tasks, memories
+
+
+def create_task(
+    conn: Connection,
+    *,
+    description: str,
+    now_us: int,
+    owner: str = "user",
+    owner_name: str | None = None,
+    due_us: int | None = None,
+    due_has_time: bool = False,
+    priority: str = "medium",
+    client_id: str | None = None,
+) -> TaskRow:
+    """Make a task by hand. Raises BadInput."""
+    _check({"description": description, "owner": owner, "priority": priority})
+    thing_id = new_id("tsk", now_us)
+    conn.execute(
+        "INSERT INTO tasks (id, description, owner, owner_name, due_us, due_has_time, due_certain, priority, kind,"
+        " confidence, created_us, updated_us, origin, engine, client_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, 1, ?, 'explicit_command', 1.0, ?, ?, 'manual', '', ?)",
+        (thing_id, description, owner, owner_name, due_us, int(due_has_time), priority, now_us, now_us, client_id),
+    )
+    return _indexed_task(conn, thing_id, None, None)
+
+
+def create_memory(
+    conn: Connection,
+    *,
+    content: str,
+    now_us: int,
+    subject: str = "",
+    category: str = "other",
+    client_id: str | None = None,
+) -> MemoryRow:
+    """Make a memory by hand. Raises BadInput."""
+    _check({"content": content})
+    thing_id = new_id("mem", now_us)
+    conn.execute(
+        "INSERT INTO memories (id, content, subject, category, confidence, created_us, updated_us, origin, engine,"
+        " client_id) VALUES (?, ?, ?, ?, 1.0, ?, ?, 'manual', '', ?)",
+        (thing_id, content, subject, category, now_us, now_us, client_id),
+    )
+    return _indexed_memory(conn, thing_id, None, None)
+
+
+def get_task(conn: Connection, task_id: str) -> TaskRow:
+    """Return a task. Raises NotFound."""
+    row = conn.execute(f"{_TASKS} WHERE t.id = ?", (task_id,)).fetchone()
+    if row is None:
+        raise NotFound("there is no such task.")
+    return _task(conn, row)
+
+
+def get_memory(conn: Connection, memory_id: str) -> MemoryRow:
+    """Return a memory. Raises NotFound."""
+    row = conn.execute(f"{_MEMORIES} WHERE m.id = ?", (memory_id,)).fetchone()
+    if row is None:
+        raise NotFound("there is no such memory.")
+    return _memory(conn, row)
+
+
+def update_task(conn: Connection, task_id: str, now_us: int, **changes: Any) -> TaskRow:
+    """Change fields of a task. Raises NotFound or BadInput."""
+    before = get_task(conn, task_id)
+    _check(changes)
+    if "state" in changes and changes["state"] != before.state:
+        changes["completed_us"] = now_us if changes["state"] == "completed" else None
+    _update(conn, "tasks", task_id, now_us, changes, before.origin)
+    return _indexed_task(conn, task_id, before.conversation_id, before.source_id)
+
+
+def update_memory(conn: Connection, memory_id: str, now_us: int, **changes: Any) -> MemoryRow:
+    """Change fields of a memory. Raises NotFound or BadInput."""
+    before = get_memory(conn, memory_id)
+    _check(changes)
+    _update(conn, "memories", memory_id, now_us, changes, before.origin)
+    return _indexed_memory(conn, memory_id, before.conversation_id, before.source_id)
+
+
+def delete_task(conn: Connection, task_id: str) -> None:
+    """Delete a task with its evidence, full-text entry and vector. Raises NotFound."""
+    get_task(conn, task_id)
+    _remove(conn, "tasks", task_id)
+
+
+def delete_memory(conn: Connection, memory_id: str) -> None:
+    """Delete a memory with its evidence, full-text entry and vector. Raises NotFound."""
+    get_memory(conn, memory_id)
+    _remove(conn, "memories", memory_id)
+
+
+def list_tasks(
+    conn: Connection, *, filters: Filters = Filters(), state: str | None = None, limit: int = 50,  # noqa: B008 frozen
+    cursor: str | None = None,
+) -> Page[TaskRow]:  # fmt: skip
+    """Return a page of tasks, the newest first."""
+    clauses = _list_clauses("t", filters, cursor)
+    if state is not None:
+        clauses.add("t.state = ?", state)
+    rows = conn.execute(
+        f"{_TASKS} {clauses.where()} ORDER BY t.created_us DESC, t.n DESC LIMIT ?", (*clauses.values, limit + 1)
+    ).fetchall()
+    items = [_task(conn, row) for row in rows[:limit]]
+    return Page(items, encode_cursor(items[-1].created_us, rows[limit - 1][-1]) if len(rows) > limit else None)
+
+
+def list_memories(
+    conn: Connection, *, filters: Filters = Filters(), limit: int = 50, cursor: str | None = None  # noqa: B008 frozen
+) -> Page[MemoryRow]:  # fmt: skip
+    """Return a page of memories, the newest first."""
+    clauses = _list_clauses("m", filters, cursor)
+    rows = conn.execute(
+        f"{_MEMORIES} {clauses.where()} ORDER BY m.created_us DESC, m.n DESC LIMIT ?", (*clauses.values, limit + 1)
+    ).fetchall()
+    items = [_memory(conn, row) for row in rows[:limit]]
+    return Page(items, encode_cursor(items[-1].created_us, rows[limit - 1][-1]) if len(rows) > limit else None)
+
+
+def _list_clauses(table: str, filters: Filters, cursor: str | None) -> Clauses:
+    clauses = Clauses()
+    clauses.add_source("c.source_n", filters)
+    clauses.add_times(f"{table}.created_us", filters)
+    clauses.add_cursor(f"{table}.created_us, {table}.n", cursor)
+    if filters.conversation is not None:
+        clauses.add(f"{table}.conversation_n = (SELECT n FROM conversations WHERE id = ?)", filters.conversation)
+    if filters.speaker is not None:
+        clauses.add(
+            f"EXISTS (SELECT 1 FROM evidence e JOIN utterances u ON u.id = e.utterance_id WHERE e.thing_id = {table}.id"
+            " AND u.speaker = ?)",
+            filters.speaker,
+        )
+    return clauses
+
+
+def _derived(conn: Connection, table: str, column: str, conversation_n: int) -> dict[str, str]:
+    rows = conn.execute(
+        f"SELECT {column}, id FROM {table} WHERE conversation_n = ? AND origin = 'derived'", (conversation_n,)
+    )
+    return {text.casefold(): thing_id for text, thing_id in rows}
+
+
+def _insert_task(conn: Connection, thing_id: str, task: Task, conversation_n: int, engine: str, now_us: int) -> None:
+    conn.execute(
+        "INSERT INTO tasks (id, conversation_n, description, owner, owner_name, due_us, due_has_time, due_certain,"
+        " priority, kind, trigger_phrase, confidence, created_us, updated_us, origin, engine)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        (
+            thing_id, conversation_n, task.description, task.owner.value, task.owner_name, task.due_us,
+            int(task.due_has_time), int(task.due_certain), task.priority, task.kind, task.trigger, task.confidence,
+            now_us, now_us, engine,
+        ),
+    )  # fmt: skip
+
+
+def _insert_memory(
+    conn: Connection, thing_id: str, memory: Memory, conversation_n: int, engine: str, now_us: int
+) -> None:
+    conn.execute(
+        "INSERT INTO memories (id, conversation_n, content, subject, category, confidence, created_us, updated_us,"
+        " origin, engine) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        (
+            thing_id, conversation_n, memory.content, memory.subject, memory.category, memory.confidence, now_us,
+            now_us, engine,
+        ),
+    )  # fmt: skip
+
+
+def _add_evidence(conn: Connection, thing_id: str, conversation_n: int, evidence: Sequence[Evidence]) -> None:
+    conn.executemany(
+        "INSERT INTO evidence (thing_id, n, utterance_id, conversation_n, start_us, end_us) VALUES (?, ?, ?, ?, ?, ?)",
+        [(thing_id, n, e.utterance_id, conversation_n, e.start_us, e.end_us) for n, e in enumerate(evidence)],
+    )
+
+
+def _indexed_task(conn: Connection, thing_id: str, conversation_id: str | None, source_id: str | None) -> TaskRow:
+    row = get_task(conn, thing_id)
+    _index(conn, thing_id, "task", row.description, row.created_us, row.evidence, conversation_id, source_id)
+    return row
+
+
+def _indexed_memory(conn: Connection, thing_id: str, conversation_id: str | None, source_id: str | None) -> MemoryRow:
+    row = get_memory(conn, thing_id)
+    _index(conn, thing_id, "memory", row.content, row.created_us, row.evidence, conversation_id, source_id)
+    return row
+
+
+def _index(
+    conn: Connection,
+    thing_id: str,
+    kind: str,
+    text: str,
+    created_us: int,
+    evidence: Sequence[EvidenceRow],
+    conversation_id: str | None,
+    source_id: str | None,
+) -> None:
+    start_us, end_us = (evidence[0].start_us, evidence[0].end_us) if evidence else (created_us, created_us)
+    search.put_documents(conn, [Document(thing_id, kind, conversation_id, source_id, start_us, end_us, None, text)])
+
+
+def _remove(conn: Connection, table: str, thing_id: str) -> None:
+    search.remove_documents(conn, [thing_id])
+    conn.execute("DELETE FROM evidence WHERE thing_id = ?", (thing_id,))
+    conn.execute(f"DELETE FROM {table} WHERE id = ?", (thing_id,))
+
+
+_CHANGEABLE = {
+    "tasks": ("description", "owner", "owner_name", "due_us", "due_has_time", "due_certain", "priority", "state",
+              "completed_us"),
+    "memories": ("content", "subject", "category"),
+}  # fmt: skip
+
+
+def _update(conn: Connection, table: str, thing_id: str, now_us: int, changes: dict[str, Any], origin: str) -> None:
+    unknown = set(changes) - set(_CHANGEABLE[table])
+    if unknown:
+        raise BadInput(f"{', '.join(sorted(unknown))} cannot be changed.", sorted(unknown)[0])
+    names = ["updated_us", "origin", *changes]
+    # ticking a task off is not editing it: what it says is still what was derived
+    told = "edited" if origin == "derived" and set(changes) - {"state", "completed_us"} else origin
+    conn.execute(
+        f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ?",
+        (now_us, told, *changes.values(), thing_id),
+    )
+
+
+def _check(fields: dict[str, Any]) -> None:
+    for name in ("description", "content"):
+        if name in fields and not (isinstance(fields[name], str) and fields[name].strip()):
+            raise BadInput(f"{name} must hold some text.", name)
+    for name, allowed in (("state", STATES), ("owner", OWNERS), ("priority", PRIORITIES)):
+        if name in fields and fields[name] not in allowed:
+            raise BadInput(f"{name} must be one of {', '.join(allowed)}.", name)
+
+
+def _evidence(conn: Connection, thing_id: str) -> tuple[EvidenceRow, ...]:
+    rows = conn.execute(
+        "SELECT e.utterance_id, c.id, o.id, e.start_us, e.end_us, c.started_us FROM evidence e"
+        " JOIN conversations c ON c.n = e.conversation_n JOIN sources o ON o.n = c.source_n"
+        " WHERE e.thing_id = ? ORDER BY e.n",
+        (thing_id,),
+    )
+    return tuple(
+        EvidenceRow(utterance_id, conversation_id, source_id, start_us, end_us, (start_us - started_us) / 1e6)
+        for utterance_id, conversation_id, source_id, start_us, end_us, started_us in rows
+    )
+
+
+def _task(conn: Connection, row: Sequence[Any]) -> TaskRow:
+    fields = dict(zip(TaskRow.__struct_fields__, row[:-1], strict=False))
+    return msgspec.convert({**fields, "evidence": _evidence(conn, row[0])}, TaskRow, strict=False)
+
+
+def _memory(conn: Connection, row: Sequence[Any]) -> MemoryRow:
+    fields = dict(zip(MemoryRow.__struct_fields__, row[:-1], strict=False))
+    return msgspec.convert({**fields, "evidence": _evidence(conn, row[0])}, MemoryRow, strict=False)

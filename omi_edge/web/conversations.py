@@ -1,0 +1,118 @@
+"""/v1/conversations: listed, read, ended."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from omi_edge.domain import ConversationState
+from omi_edge.errors import BadInput
+from omi_edge.store import conversations, memories, transcripts
+from omi_edge.store.database import Connection
+from omi_edge.store.filters import Filters
+from omi_edge.web import shapes, wire
+from omi_edge.web.listing import MAX_PAGE, Paged
+from omi_edge.web.route import Answer, Call, NoQuery, Route
+
+
+class ListQuery(Paged, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A page of conversations, or how many each source holds."""
+
+    group_by: Literal["source"] | None = None
+
+
+async def listed(call: Call[ListQuery, None]) -> Answer:
+    """List conversations, newest first."""
+    query, filters = call.query, call.query.filters()
+    if query.group_by is not None:
+        return await call.read(lambda conn: _grouped(conn, filters))
+
+    def read(conn: Connection) -> Answer:
+        page = conversations.listing(conn, filters=filters, limit=query.limit, cursor=query.cursor)
+        items = [shapes.conversation_item(conn, row) for row in page.items]
+        return Answer(wire.Page(items, page.next), tuple(item.id for item in items))
+
+    return await call.read(read)
+
+
+async def one(call: Call[NoQuery, None]) -> Answer:
+    """Read one conversation with everything derived from it."""
+    return await call.read(lambda conn: Answer(_whole(conn, call.id), (call.id,)))
+
+
+async def transcript(call: Call[NoQuery, None]) -> Answer:
+    """Read the active version of a conversation's text."""
+
+    def read(conn: Connection) -> Answer:
+        row = conversations.get(conn, call.id)
+        versions = [shapes.version(found) for found in transcripts.versions(conn, row.id)]
+        said = transcripts.utterances(conn, row.id)
+        active = next(version for version in versions if version.active)
+        text = [shapes.utterance(utterance, row.started_us) for utterance in said]
+        return Answer(wire.Transcript(row.id, active, versions, text), (row.id,), len(text))
+
+    return await call.read(read)
+
+
+async def close(call: Call[NoQuery, None]) -> Answer:
+    """End an open conversation by hand."""
+    row = await call.read(lambda conn: conversations.get(conn, call.id))
+    if row.state is not ConversationState.OPEN:
+        raise BadInput("only an open conversation can be ended; this one has ended already.")
+    await call.audit(Answer(ids=(call.id,)))  # the daemon ends it in several steps, so the row comes first
+    await call.controls.close_conversation(call.id)
+    return await call.read(lambda conn: Answer(_whole(conn, call.id), (call.id,)))
+
+
+def _whole(conn: Connection, conversation_id: str) -> wire.Conversation:
+    row = conversations.get(conn, conversation_id)
+    own = Filters(conversation=conversation_id)
+    tasks = memories.list_tasks(conn, filters=own, limit=MAX_PAGE, cursor=None).items
+    facts = memories.list_memories(conn, filters=own, limit=MAX_PAGE, cursor=None).items
+    return shapes.conversation(conn, row, tasks, facts)
+
+
+def _grouped(conn: Connection, filters: Filters) -> Answer:
+    groups = []
+    for row in conversations.group_counts(conn, filters):
+        found = {name.removeprefix("source_"): value for name, value in row.items()}
+        groups.append(msgspec.convert({"source": found, "conversations": found["conversations"]}, wire.Group))
+    return Answer(wire.Page(groups, None), tuple(group.source.id for group in groups))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/conversations",
+        summary="List conversations, newest first; or count them by source",
+        act="conversation.list",
+        handler=listed,
+        query=ListQuery,
+        returns=wire.Page[wire.ConversationItem] | wire.Page[wire.Group],
+    ),
+    Route(
+        method="GET",
+        path="/v1/conversations/{id}",
+        summary="Read one conversation with its tasks and memories",
+        act="conversation.read",
+        handler=one,
+        returns=wire.Conversation,
+    ),
+    Route(
+        method="GET",
+        path="/v1/conversations/{id}/transcript",
+        summary="Read what was said, word by word",
+        act="transcript.read",
+        handler=transcript,
+        returns=wire.Transcript,
+    ),
+    Route(
+        method="POST",
+        path="/v1/conversations/{id}/close",
+        summary="End an open conversation now",
+        act="conversation.close",
+        handler=close,
+        returns=wire.Conversation,
+    ),
+)

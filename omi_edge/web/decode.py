@@ -1,0 +1,87 @@
+"""Queries and bodies into structs, with a sentence for whatever does not fit; values are never quoted."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from multidict import MultiMapping
+
+from omi_edge.errors import BadInput
+
+BODY_LIMIT = 1 << 20
+"""Bytes of a JSON body; the longest texts of wire.py need less than a tenth."""
+
+S = TypeVar("S", bound=msgspec.Struct)
+_WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
+_CHOICE = re.compile(r"regex '\^\(?([\w|]+)\)?\$'")
+
+
+def query(values: MultiMapping[str], into: type[S]) -> S:
+    """Return the query of a request. Raises BadInput for an unknown, repeated or unfitting parameter."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(into)}
+    for name in values:
+        if name not in fields:
+            raise BadInput(f"unknown query parameter {_shown(name)}{_nearest(name, fields)}", _shown(name))
+        if len(values.getall(name)) > 1:
+            raise BadInput(f"{name} was given more than once.", name)
+    missing = [name for name, field in fields.items() if field.required and name not in values]
+    if missing:
+        raise BadInput(f"the query parameter {missing[0]} is missing.", missing[0])
+    try:
+        return msgspec.convert(dict(values), into, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+
+
+async def body(request: web.Request, into: Any) -> Any:
+    """Return the JSON body of a request. Raises BadInput, or aiohttp's own for its media type and size."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="the body must be application/json.")
+    data = await request.read()
+    try:
+        return msgspec.json.decode(data, type=into)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput("the body is not valid JSON.") from error
+
+
+def check_media(request: web.Request, accepted: tuple[str, ...]) -> None:
+    """Raise aiohttp's HTTPUnsupportedMediaType unless the body is of one of ``accepted``."""
+    if not any(request.content_type == media.split(";")[0].lower() for media in accepted):
+        raise web.HTTPUnsupportedMediaType(text=f"the body must be {' or '.join(accepted)}.")
+
+
+def _explained(error: msgspec.ValidationError) -> BadInput:
+    """Say what was expected, without the value that came."""
+    text = str(error)
+    where = _WHERE.search(text)
+    field = where.group(1) if where else None
+    rule = _WHERE.sub("", text)
+    if unknown := re.search(r"unknown field `(.*)`", rule):
+        name = _shown(unknown.group(1))
+        return BadInput(f"the body has an unknown field {name}.", name)
+    if missing := re.search(r"missing required field `(\w+)`", rule):
+        return BadInput(f"the body lacks the field {missing.group(1)}.", missing.group(1))
+    if rule.startswith("Invalid enum value"):
+        rule = "it is none of the allowed values"
+    elif choice := _CHOICE.search(rule):
+        rule = f"allowed: {choice.group(1).replace('|', ', ')}"
+    return BadInput(f"{field or 'the body'} cannot be used: {rule}.", field)
+
+
+def _shown(name: str) -> str:
+    """A name that the client made up, short and harmless."""
+    return json.dumps(re.sub(r"[^\w.-]", "?", name)[:40])[1:-1]
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known: {', '.join(known)}." if known else "; this route takes none."

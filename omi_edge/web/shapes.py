@@ -1,0 +1,208 @@
+"""Rows of the store as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlencode
+
+from omi_edge import domain
+from omi_edge.store import sources, transcripts
+from omi_edge.store.conversations import ConversationRow
+from omi_edge.store.database import Connection
+from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
+from omi_edge.store.search import Hit
+from omi_edge.store.sources import SourceRow
+from omi_edge.store.transcripts import VersionRow
+from omi_edge.web import wire
+from omi_edge.web.times import iso, iso_or_none, seconds
+
+
+def source_of(row: ConversationRow) -> wire.SourceRef:
+    """Return where a conversation was recorded."""
+    return wire.SourceRef(row.source_id, row.source_name, row.source_kind, row.device_id, row.client_id)
+
+
+def source_item(row: SourceRow) -> wire.SourceItem:
+    """Return a source."""
+    return wire.SourceItem(
+        id=row.id,
+        name=row.name,
+        kind=row.kind,
+        device_id=row.device_id,
+        client_id=row.client_id,
+        created=iso(row.created_us),
+        first=iso_or_none(row.first_us),
+        heard_until=iso_or_none(row.heard_until_us),
+        ended=iso_or_none(row.ended_us),
+        time_known=row.time_known,
+        lost_frames=row.lost_frames,
+        audio_bytes=row.audio_bytes,
+        dropped_bytes=row.dropped_bytes,
+        dropped_seconds=seconds(row.dropped_us),
+    )
+
+
+def speakers(conn: Connection, conversation_id: str) -> list[wire.Speaker]:
+    """Return who spoke in a conversation."""
+    return [
+        wire.Speaker(row.speaker, row.person_id, seconds(row.talk_us), row.utterances)
+        for row in transcripts.speakers(conn, conversation_id)
+    ]
+
+
+def conversation_item(conn: Connection, row: ConversationRow) -> wire.ConversationItem:
+    """Return a conversation for a list."""
+    return wire.ConversationItem(
+        id=row.id,
+        state=row.state.value,
+        title=row.title,
+        overview=row.overview,
+        category=row.category,
+        emoji=row.emoji,
+        start=iso(row.started_us),
+        end=iso(row.ended_us),
+        seconds=seconds(row.ended_us - row.started_us),
+        source=source_of(row),
+        speakers=speakers(conn, row.id),
+    )
+
+
+def conversation(
+    conn: Connection, row: ConversationRow, tasks: Iterable[TaskRow], memories: Iterable[MemoryRow]
+) -> wire.Conversation:
+    """Return a conversation with everything derived from it."""
+    item = conversation_item(conn, row)
+    return wire.Conversation(
+        **{name: getattr(item, name) for name in item.__struct_fields__},
+        closed_by=row.closed_by,
+        extractor=row.extractor,
+        tasks=[task(found) for found in tasks],
+        memories=[memory(found) for found in memories],
+        transcript=f"/v1/conversations/{row.id}/transcript",
+        audio=f"/v1/conversations/{row.id}/audio",
+    )
+
+
+def version(row: VersionRow) -> wire.TranscriptVersion:
+    """Return a version of a transcript."""
+    return wire.TranscriptVersion(row.id, row.kind, row.engine, iso(row.created_us), row.active)
+
+
+def utterance(row: domain.Utterance, from_us: int) -> wire.Utterance:
+    """Return what somebody said; offsets count from ``from_us``, the start of the conversation."""
+    return wire.Utterance(
+        id=row.id,
+        segment_id=row.segment_id,
+        speaker=row.speaker,
+        person_id=row.person_id,
+        start=iso(row.start_us),
+        end=iso(row.end_us),
+        offset=seconds(row.start_us - from_us),
+        seconds=seconds(row.end_us - row.start_us),
+        text=row.text,
+        confidence=row.confidence,
+        outcome=row.outcome.value,
+        words=[
+            wire.Word(word.text, seconds(word.start_us - from_us), seconds(word.end_us - from_us), word.confidence)
+            for word in row.words
+        ],
+    )
+
+
+def span(row: EvidenceRow) -> wire.Span:
+    """Return the seconds of audio that prove something."""
+    return _span(row.conversation_id, row.utterance_id, row.start_us, row.end_us, row.offset_s)
+
+
+def task(row: TaskRow) -> wire.TaskItem:
+    """Return a task."""
+    return wire.TaskItem(
+        id=row.id,
+        description=row.description,
+        state=row.state,
+        owner=str(row.owner),
+        owner_name=row.owner_name,
+        due=iso_or_none(row.due_us),
+        due_has_time=row.due_has_time,
+        due_certain=row.due_certain,
+        priority=row.priority,
+        kind=row.kind,
+        trigger=row.trigger,
+        confidence=row.confidence,
+        origin=row.origin,
+        created=iso(row.created_us),
+        updated=iso(row.updated_us),
+        completed=iso_or_none(row.completed_us),
+        conversation_id=row.conversation_id,
+        source_id=row.source_id,
+        evidence=[span(found) for found in row.evidence],
+    )
+
+
+def memory(row: MemoryRow) -> wire.MemoryItem:
+    """Return a memory."""
+    return wire.MemoryItem(
+        id=row.id,
+        content=row.content,
+        subject=row.subject,
+        category=row.category,
+        confidence=row.confidence,
+        origin=row.origin,
+        created=iso(row.created_us),
+        updated=iso(row.updated_us),
+        conversation_id=row.conversation_id,
+        source_id=row.source_id,
+        evidence=[span(found) for found in row.evidence],
+    )
+
+
+def hit(conn: Connection, row: Hit) -> wire.Hit:
+    """Return something found."""
+    source = None
+    if row.source_id is not None:
+        found = sources.get(conn, row.source_id)
+        source = wire.SourceRef(found.id, found.name, found.kind, found.device_id, found.client_id)
+    proof = None
+    if row.conversation_id is not None and row.offset_s is not None:
+        proof = _span(row.conversation_id, row.ref_id, row.start_us, row.end_us, row.offset_s)
+    return wire.Hit(
+        kind=row.kind,
+        id=row.ref_id,
+        text=row.text,
+        speaker=row.speaker,
+        score=row.score,
+        conversation_id=row.conversation_id,
+        conversation_title=row.conversation_title or "",
+        source=source,
+        at=iso(row.start_us),
+        span=proof,
+    )
+
+
+def notice(row: domain.Notice) -> wire.NoticeItem:
+    """Return a notice."""
+    return wire.NoticeItem(
+        id=row.id,
+        code=row.code,
+        severity=row.severity.value,
+        subjects=list(row.subject_ids),
+        message=row.message,
+        since=iso(row.since_us),
+        last=iso(row.last_us),
+        count=row.count,
+        acknowledged=iso_or_none(row.acknowledged_us),
+    )
+
+
+def _span(conversation_id: str, utterance_id: str, start_us: int, end_us: int, offset_s: float) -> wire.Span:
+    """Offsets in the path are of the conversation's timeline, to the millisecond like every time of the API."""
+    upto = offset_s + (end_us - start_us) / 1e6
+    query = urlencode({"from": f"{max(0.0, offset_s):.3f}", "to": f"{max(0.0, upto):.3f}"})
+    return wire.Span(
+        conversation_id=conversation_id,
+        utterance_id=utterance_id,
+        start=iso(start_us),
+        end=iso(end_us),
+        offset=round(offset_s, 3),
+        audio=f"/v1/conversations/{conversation_id}/audio?{query}",
+    )

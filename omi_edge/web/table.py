@@ -1,0 +1,36 @@
+"""Every route of the API, in the order of the documentation."""
+
+from __future__ import annotations
+
+from omi_edge.web import (
+    audio,
+    conversations,
+    events,
+    export,
+    imports,
+    memories,
+    notices,
+    search,
+    sources,
+    status,
+    tasks,
+    tokens,
+    vault,
+)
+from omi_edge.web.route import Route
+
+ROUTES: tuple[Route, ...] = (
+    *status.ROUTES,
+    *conversations.ROUTES,
+    *audio.ROUTES,
+    *memories.ROUTES,
+    *tasks.ROUTES,
+    *search.ROUTES,
+    *events.ROUTES,
+    *imports.ROUTES,
+    *sources.ROUTES,
+    *notices.ROUTES,
+    *tokens.ROUTES,
+    *export.ROUTES,
+    *vault.ROUTES,
+)

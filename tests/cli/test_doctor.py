@@ -1,0 +1,76 @@
+"""`doctor` on this machine, with one thing at a time put wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omi_edge.cli.main import run
+
+
+def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code = run([*arguments, "doctor", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] == (code == 0)
+    return code, {finding["name"]: finding for finding in told["findings"]}
+
+
+@pytest.fixture(autouse=True)
+def free_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OMI_EDGE_WEB_PORT", "0")
+
+
+def test_a_good_machine_without_a_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert code == 0, found
+    assert {"python", "libopus", "speech detection", "speech recognition", "encryption"} <= {
+        name for name, finding in found.items() if finding["state"] == "ok"
+    }
+    assert "SQLCipher" in found["encryption"]["detail"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--data", str(tmp_path / "none"), "doctor"]) == 0
+    assert "libopus" in capsys.readouterr().out
+
+
+def test_a_taken_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("OMI_EDGE_WEB_PORT", str(taken.getsockname()[1]))
+        code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert code == 1
+    assert found["port"]["state"] == "failed"
+    assert "web.port" in found["port"]["cure"]
+
+
+def test_a_data_folder_that_others_may_enter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    code, found = report(capsys, "--data", str(folder))
+    assert code == 1
+    assert f"chmod 700 {folder}" in found["data folder"]["cure"]
+
+
+def test_a_passphrase_file_that_others_may_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "passphrase"
+    path.write_text("x", encoding="utf-8")
+    path.chmod(0o644)
+    code, found = report(capsys, "--data", str(tmp_path / "none"), "--passphrase-file", str(path))
+    assert code == 1
+    assert f"chmod 600 {path}" in found["passphrase file"]["cure"]
+
+
+def test_settings_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMI_EDGE_WEB_PORT", "many")
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert code == 1
+    assert found["settings"]["state"] == "failed"
+    assert found["libopus"]["state"] == "ok"

@@ -1,0 +1,60 @@
+"""How results are shown."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omi_edge.cli.present import aligned, due, length, moment, print_table, size
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def test_times_are_the_wearers() -> None:
+    assert moment("2026-03-02T09:00:00.000Z", BERLIN) == "2026-03-02 10:00"
+    assert moment("2026-07-02T22:30:15.000Z", BERLIN, seconds=True) == "2026-07-03 00:30:15"
+    assert moment(None, BERLIN) == "–"
+
+
+def test_due_shows_a_time_only_when_one_was_said() -> None:
+    assert due("2026-03-06T22:59:59.999Z", False, True, BERLIN) == "Fri 2026-03-06"
+    assert due("2026-03-06T09:00:00.000Z", True, False, BERLIN) == "Fri 2026-03-06 10:00 ?"
+    assert due(None, False, True, BERLIN) == "–"
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (187, "3:07"), (3723, "1:02:03")])
+def test_length(seconds: float, shown: str) -> None:
+    assert length(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (14_400_000, "14.4 MB"), (5e15, "5000.0 TB")]
+)
+def test_size(count: float, shown: str) -> None:
+    assert size(count) == shown
+
+
+def test_in_a_pipe_columns_are_aligned_and_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "word " * 100
+    print_table(["id", "text"], [["con_1", "short"], ["con_22", long], ["c", "two\nlines\there"]], nothing="None.")
+    assert capsys.readouterr().out.splitlines() == [
+        "id      text",
+        "con_1   short",
+        "con_22  " + long.strip(),
+        "c       two lines here",
+    ]
+
+
+def test_nothing_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["id"], [], nothing="No conversation yet.")
+    assert capsys.readouterr().out == "No conversation yet.\n"
+
+
+@given(st.lists(st.lists(st.text(), min_size=3, max_size=3), min_size=1))
+def test_a_row_is_a_line_without_control_characters_for_columns(rows: list[list[str]]) -> None:
+    lines = aligned(rows)
+    assert len(lines) == len(rows)
+    assert not any("\t" in line or "\n" in line for line in lines)

@@ -1,0 +1,110 @@
+"""config.toml: precedence, strictness, and the file that ships."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from omi_edge.config import Config, known_keys, load, zone
+from omi_edge.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_without_file_and_environment() -> None:
+    assert load(None, {}) == Config()
+
+
+def test_file_beats_default_and_environment_beats_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "[web]\nport = 8099\nhost = '::1'\n")
+    config = load(path, {"OMI_EDGE_WEB_PORT": "8100"})
+    assert (config.web.port, config.web.host) == (8100, "::1")
+    assert load(path, {}).web.port == 8099
+
+
+def test_environment_values_take_the_type_of_the_default() -> None:
+    environment = {
+        "OMI_EDGE_CONVERSATION_SILENCE": "8",
+        "OMI_EDGE_MEMORY_TRIGGER_PHRASES": "remember, do not forget ,",
+        "OMI_EDGE_ENGINE_THREADS": "3",
+    }
+    config = load(None, environment)
+    assert config.conversation.silence == 8.0
+    assert config.memory.trigger_phrases == ("remember", "do not forget")
+    assert config.engine.threads == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[conversation]\nsilense = 3\n", "did you mean silence?"),
+        ("[conversatoin]\nsilence = 3\n", "did you mean conversation?"),
+        ("web = 3\n", "written as [web]"),
+        ("[web]\nport = 99999\n", "web.port"),
+        ("[conversation]\nsilence = 1\n", "conversation.silence"),
+        ("[log]\nlevel = 'loud'\n", "log.level"),
+        ("[web]\nport = '8460'\n", "web.port"),
+        ("[listen]\nvad_open = 0.3\nvad_close = 0.4\n", "vad_close"),
+        ("[wearer]\ntime_zone = 'Mars/Olympus'\n", "Europe/Berlin"),
+        ("[wearer]\ntime_zone = '../../etc/passwd'\n", "Europe/Berlin"),
+        ("[web\n", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        load(written(tmp_path, text), {})
+
+
+def test_an_unknown_variable_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="OMI_EDGE_WEB_PORT"):
+        load(None, {"OMI_EDGE_WEB_PROT": "1"})
+    with pytest.raises(ConfigError, match=r"web\.port"):
+        load(None, {"OMI_EDGE_WEB_PORT": "many"})
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--config"):
+        load(tmp_path / "none.toml", {})
+
+
+def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(path, {})
+
+
+def test_zone_is_the_wearers_else_the_machines() -> None:
+    assert zone(load(None, {"OMI_EDGE_WEARER_TIME_ZONE": "Asia/Tokyo"})).key == "Asia/Tokyo"
+    assert zone(Config()).key
+
+
+def test_the_shipped_file_shows_every_setting_with_its_default() -> None:
+    path = ROOT / "config.toml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    active = "\n".join(re.sub(r"^# ?(\w+ = )", r"\1", line) for line in lines)
+    shown = {
+        f"{section}.{key}": tuple(value) if isinstance(value, list) else value
+        for section, table in tomllib.loads(active).items()
+        for key, value in table.items()
+    }
+    assert shown == known_keys()
+    assert load(path, {}) == Config()
+
+
+def test_the_shipped_file_explains_every_setting() -> None:
+    before = ""
+    for line in (ROOT / "config.toml").read_text(encoding="utf-8").splitlines():
+        if re.match(r"# ?\w+ = ", line):
+            assert re.match(r"# [A-Z]", before), f"no comment above: {line}"
+        else:
+            before = line or before if line.startswith("#") else before

@@ -1,0 +1,251 @@
+"""A real vault with one conversation in it, behind a small stand-in for the daemon, served on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from omi_edge.clock import DrivenClock
+from omi_edge.config import Config
+from omi_edge.domain import (
+    AudioChunk,
+    ChunkKind,
+    Codec,
+    ConversationState,
+    Evidence,
+    Memory,
+    Outcome,
+    Severity,
+    SpeechSegment,
+    Task,
+    TaskOwner,
+    Understanding,
+    Utterance,
+    Word,
+)
+from omi_edge.errors import BadInput, NotFound, NotReady
+from omi_edge.events import Bus
+from omi_edge.opus import Encoder
+from omi_edge.store import audio, clients, conversations, memories, notices, search, segments, sources, transcripts
+from omi_edge.store.database import Connection, Database
+from omi_edge.store.search import Document, VectorIndex
+from omi_edge.web import app as web_app
+from omi_edge.web import wire
+from omi_edge.web.client import ApiClient
+from tests.helpers import START_US
+
+PASSPHRASE = "correct horse battery staple"
+SOURCE, CONVERSATION, SEGMENT, UTTERANCE = "src_1", "con_1", "seg_1", "utt_1"
+SECOND_UTTERANCE = "utt_2"
+FRAME_US = Codec.OPUS_20MS.frame_us
+HEARD = ((0.0, 6.0, ChunkKind.HEARD), (6.0, 8.0, ChunkKind.SILENCE), (12.0, 20.0, ChunkKind.HEARD))
+"""Stored stretches in seconds from the first chunk; nothing is stored between 8 and 12."""
+BEGIN_S, END_S = 1.0, 19.0
+"""The conversation, in seconds from the first chunk."""
+BEGAN_US = START_US + round(BEGIN_S * 1e6)
+
+
+class FakeControls:
+    """What the daemon hands to the application."""
+
+    def __init__(self, db: Database, folder: Path, clock: DrivenClock) -> None:
+        self.opened = db
+        self.folder = folder
+        self.clock = clock
+        self.config = Config()
+        self.bus = Bus()
+        self.index = VectorIndex()
+        self.ready = True
+        self.word = "healthy"
+        self.closed: list[str] = []
+        self.taken: dict[str, bytearray] = {}
+        self.begun: dict[str, tuple[str, int, bool, str | None]] = {}
+
+    @property
+    def db(self) -> Database:
+        if not self.ready:
+            raise NotReady("the daemon is starting; ask again in a moment.")
+        return self.opened
+
+    def readiness(self) -> wire.Readiness:
+        return wire.Readiness(self.ready, "running" if self.ready else "starting")
+
+    async def health(self) -> wire.Health:
+        part = wire.Part("vault", "ok", True, "2026-03-02T09:00:00.000Z", "Look at /home/somebody.")
+        return wire.Health(self.word, self.readiness().state, [part])
+
+    async def status(self) -> wire.Status:
+        return wire.Status("0", "running", "", "", [], {}, [], [], {}, [], [], [], "", "")
+
+    async def close_conversation(self, conversation_id: str) -> None:
+        def close(conn: Connection) -> None:
+            if conversations.get(conn, conversation_id).state is not ConversationState.OPEN:
+                raise BadInput("only an open conversation can be ended.")
+            conversations.set_state(conn, conversation_id, ConversationState.PROCESSING, closed_by="hand")
+
+        await self.db.write(close)
+        self.closed.append(conversation_id)
+
+    async def begin_import(self, name: str, start_us: int, time_known: bool, client_id: str | None) -> str:
+        source_id = f"src_import{len(self.begun)}"
+        self.begun[source_id] = (name, start_us, time_known, client_id)
+        return source_id
+
+    async def take_import(self, source_id: str, pcm: AsyncIterator[bytes]) -> None:
+        taken = self.taken[source_id] = bytearray()
+        async for piece in pcm:
+            taken += piece
+
+    async def import_state(self, source_id: str) -> wire.ImportState:
+        if source_id not in self.begun:
+            raise NotFound("there is no such recording.")
+        size = len(self.taken.get(source_id, b""))
+        return wire.ImportState(source_id, self.begun[source_id][0], "processing", size / 32_000, 1, 0, "", [])
+
+    async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
+        return None
+
+
+class Site(msgspec.Struct):
+    """The API on both kinds of socket, and one client for each."""
+
+    controls: FakeControls
+    base: str
+    socket: Path
+    token: str
+    unix: ApiClient
+    tcp: aiohttp.ClientSession
+    """Speaks plain HTTP, without a token of its own."""
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    async def rows(self) -> list[tuple[str, str, str]]:
+        """Return (actor, act, outcome) of every audit row, oldest first."""
+
+        def read(conn: Connection) -> list[tuple[str, str, str]]:
+            found = conn.execute("SELECT actor, act, outcome FROM audit ORDER BY rowid").fetchall()
+            return [tuple(row) for row in found]
+
+        return await self.controls.opened.read(read)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder with a short path, for Unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="oe-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def packets() -> list[bytes]:
+    """Twenty seconds of a gliding tone as the pendant would send it."""
+    rate = 16_000
+    at = np.arange(20 * rate) / rate
+    tone = (8000 * np.sin(2 * np.pi * (200 + 40 * at) * at)).astype(np.int16)
+    encoder = Encoder(Codec.OPUS_20MS)
+    return [encoder.encode(frame) for frame in tone.reshape(-1, rate // 50)]
+
+
+@pytest.fixture
+async def controls(tmp_path: Path, packets: list[bytes]) -> AsyncIterator[FakeControls]:
+    clock = DrivenClock(START_US + 3600_000_000)
+    folder = tmp_path / "data"
+    await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+    db = await asyncio.to_thread(Database.open, folder, PASSPHRASE, clock)
+    await db.write(lambda conn: _fill(conn, packets))
+    yield FakeControls(db, folder, clock)
+    await db.close()
+
+
+@pytest.fixture
+async def site(controls: FakeControls, short_path: Path) -> AsyncIterator[Site]:
+    _, token = await controls.opened.write(lambda conn: clients.add(conn, "laptop", "owner", START_US))
+    async with contextlib.AsyncExitStack() as stack:
+        unix = await web_app.serve_unix(web_app.make_app(controls), short_path / "s")
+        stack.push_async_callback(unix.close)
+        tcp = await web_app.serve_tcp(web_app.make_app(controls), "127.0.0.1", 0)
+        stack.push_async_callback(tcp.close)
+        client = await stack.enter_async_context(ApiClient(socket=short_path / "s"))
+        session = await stack.enter_async_context(aiohttp.ClientSession(tcp.address))
+        yield Site(controls, tcp.address, short_path / "s", token, client, session)
+
+
+def stored(packets: list[bytes]) -> list[AudioChunk]:
+    """The chunks of the one recording, at most two seconds each."""
+    chunks = []
+    for begin, end, kind in HEARD:
+        at = begin
+        while at < end:
+            run = tuple(packets[round(at * 50) : round(min(at + 2, end) * 50)])
+            chunks.append(AudioChunk(SOURCE, START_US + round(at * 1e6), Codec.OPUS_20MS, run, kind))
+            at += 2
+    return chunks
+
+
+def _fill(conn: Connection, packets: list[bytes]) -> None:
+    sources.add(
+        conn, id=SOURCE, kind="pendant", name="Omi", device_id="dev_1", client_id=None, codec=21, created_us=START_US
+    )
+    for chunk in stored(packets):
+        audio.put(conn, chunk)
+    ended_us = START_US + round(END_S * 1e6)
+    conversations.create(
+        conn, id=CONVERSATION, source_id=SOURCE, started_us=BEGAN_US, ended_us=ended_us, now_us=START_US
+    )
+    segments.put(conn, SpeechSegment(SEGMENT, SOURCE, BEGAN_US, ended_us, ended_us - BEGAN_US))
+    said = [
+        _said(UTTERANCE, "SPEAKER_00", "I will bring the apples on Friday", 0.0, 4.0),
+        _said(SECOND_UTTERANCE, "SPEAKER_01", "the dentist is at nine", 12.5, 16.0),
+    ]
+    transcripts.new_version(
+        conn, CONVERSATION, id="ver_1", kind="final", engine="test", now_us=START_US, utterances=said
+    )
+    search.put_documents(
+        conn,
+        [
+            Document(u.id, "utterance", CONVERSATION, SOURCE, u.start_us, u.end_us, u.speaker, u.text)
+            for u in said
+        ],
+    )
+    proof = (Evidence(UTTERANCE, said[0].start_us, said[0].end_us),)
+    memories.replace_derived(
+        conn,
+        CONVERSATION,
+        Understanding(
+            title="Apples",
+            overview="About apples.",
+            category="other",
+            emoji="🍎",
+            tasks=(Task("Bring the apples", TaskOwner.USER, due_us=START_US + 86_400_000_000, evidence=proof),),
+            memories=(Memory("The dentist opens at nine", "dentist", evidence=proof),),
+            engine="test",
+        ),
+        now_us=START_US,
+    )
+    conversations.set_understanding(
+        conn, CONVERSATION, title="Apples", overview="About apples.", category="other", emoji="🍎", extractor="test"
+    )
+    notices.raise_notice(
+        conn, code="disk_full", severity=Severity.ERROR, subject_ids=(SOURCE,), message="Free space.", now_us=START_US
+    )
+
+
+def _said(utterance_id: str, speaker: str, text: str, start_s: float, end_s: float) -> Utterance:
+    start_us, end_us = BEGAN_US + round(start_s * 1e6), BEGAN_US + round(end_s * 1e6)
+    words = text.split()
+    step = (end_us - start_us) // len(words)
+    heard = tuple(Word(w, start_us + i * step, start_us + (i + 1) * step, 0.9) for i, w in enumerate(words))
+    return Utterance(
+        utterance_id, CONVERSATION, SEGMENT, SOURCE, speaker, start_us, end_us, text, heard, 0.9, None, Outcome.TEXT
+    )
