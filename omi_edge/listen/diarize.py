@@ -7,6 +7,8 @@ speak is not told, it is found. A piece that lies between two voices, or is too 
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +115,7 @@ def _pieces(loud: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
         parts = max(1, round((last - first) / PIECE_FRAMES))
         edges = np.linspace(first, last, parts + 1).round().astype(int).tolist()
-        out += list(zip(edges[:-1], edges[1:], strict=True))
+        out += list(itertools.pairwise(edges))
     return out
 
 
@@ -165,7 +167,8 @@ def _merge(points: Vectors, mass: Vectors) -> list[npt.NDArray[np.intp]]:
 def _distances(points: Vectors, centres: Vectors) -> Vectors:
     """Root mean square difference in spreads, shape (points, centres)."""
     squares = (points**2).sum(1)[:, None] + (centres**2).sum(1)[None] - 2 * points @ centres.T
-    return np.sqrt(np.maximum(squares, 0) / points.shape[1])
+    apart: Vectors = np.sqrt(np.maximum(squares, 0) / points.shape[1])
+    return apart
 
 
 def _nearest(vector: Vectors, centres: Vectors) -> tuple[int | None, float]:

@@ -69,7 +69,8 @@ def _filters() -> Floats:
     bins = np.arange(FFT // 2 + 1) * SAMPLE_RATE / FFT
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters: Floats = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    return filters
 
 
 @functools.cache

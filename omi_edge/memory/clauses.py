@@ -20,10 +20,12 @@ PAUSE_US = 500_000
 """Silence between two words that can end a clause; hesitation before a noun is excluded by HANGING and JOINING."""
 
 _ABBREVIATIONS = frozenset({"dr.", "mr.", "mrs.", "ms.", "st.", "prof.", "a.m.", "p.m.", "e.g.", "i.e.", "vs.", "etc."})
-_STRIP = ".,;:!?…\"“”„«»()[]{}<>*_~`—–"
+_STRIP = '.,;:!?…"“”„«»()[]{}<>*_~`—–'
 _QUOTES = '"“”„«»'
 
-HANGING = frozenset("a an the to of and or my your his her our their for with at in on by from very is are this i".split())
+HANGING = frozenset(
+    "a an the to of and or my your his her our their for with at in on by from very is are this i".split()
+)
 JOINING = frozenset(
     "to of and or for with at in on by from until before after than tomorrow today tonight next this monday tuesday "
     "wednesday thursday friday saturday sunday morning afternoon evening".split()
@@ -46,7 +48,9 @@ _NO_TRIGGER_AFTER = frozenset(
 )
 _TELLING = frozenset("told tell tells telling promised asked asks ask".split())
 _TOLD = frozenset("me you him her us them".split())
-_STATING = frozenset("live work like love hate prefer enjoy speak play lives works likes loves hates prefers enjoys speaks plays moved".split())
+_STATING = frozenset(
+    "live work like love hate prefer enjoy speak play lives works likes loves hates prefers enjoys speaks plays moved".split()
+)
 """Verbs of facts, believed to begin a clause only after "and i", "and she"."""
 _OPENERS = frozenset("okay ok yes yeah thanks hello but anyway".split())
 _FILLERS = re.compile(
@@ -70,7 +74,9 @@ _POLITE = re.compile(r"please (?:do not |don't )?(?:%s)\b" % "|".join(
     "remind add invite contact update upload submit renew order".split()
 ))  # fmt: skip
 
-_CONDITION = re.compile(r"(?:%s)? ?(?:even )?(?:if|unless|suppose|supposing|imagine|assuming|i wish|what if)\b" % _FILLERS.pattern)
+_CONDITION = re.compile(
+    r"(?:%s)? ?(?:even )?(?:if|unless|suppose|supposing|imagine|assuming|i wish|what if)\b" % _FILLERS.pattern
+)
 _BROADCAST = re.compile(
     r"\b(?:call now|order now|stay tuned|breaking news|terms and conditions|back to (?:you in )?the studio|subscribe to|"
     r"don't forget to subscribe|like and subscribe|after the (?:break|commercials?)|sponsored by|dear viewers|"
@@ -173,7 +179,7 @@ def tokens_of(utterance: Utterance) -> list[Token]:
             (heard[number].start_us, heard[number].end_us) if aligned else (utterance.start_us, utterance.end_us)
         )
         if raw:
-            abbreviated = piece.casefold().strip("\"“”(),") in _ABBREVIATIONS
+            abbreviated = piece.casefold().strip('"“”(),') in _ABBREVIATIONS
             tail = piece[len(piece.rstrip(_STRIP + "'’")) :]
             tokens.append(
                 Token(
@@ -230,6 +236,8 @@ def _clause(utterance: Utterance, tokens: Sequence[Token]) -> Clause:
 
 def _begins(tokens: list[Token], words: list[str], at: int, phrases: list[list[str]]) -> bool:
     before, word = tokens[at - 1], words[at]
+    if any(words[max(0, at - len(phrase)) : at] == phrase for phrase in phrases):
+        return False  # what follows a trigger is its content, whatever the punctuation
     if before.stop or before.quoted != tokens[at].quoted:
         return True
     if any(words[at : at + len(phrase)] == phrase for phrase in phrases):
@@ -249,7 +257,9 @@ def _begins(tokens: list[Token], words: list[str], at: int, phrases: list[list[s
         return True
     if word == "and" and at + 1 < len(words):
         after = " ".join(words[at + 1 : at + 6])
-        if any(form.match(after) for form in (_SPLIT_BEFORE, _POLITE, _NEW_SUBJECT)) or _subject_and_verb(words, at + 1):
+        if any(form.match(after) for form in (_SPLIT_BEFORE, _POLITE, _NEW_SUBJECT)) or _subject_and_verb(
+            words, at + 1
+        ):
             return True
         return words[at + 1] in _SUBJECTS and words[at + 2 : at + 3] != [] and words[at + 2] in _STATING
     return before.word not in _SUBORDINATORS and before.word != "and" and _subject_and_verb(words, at)

@@ -58,7 +58,7 @@ _MONTH = rf"(?:{_any(MONTHS)}|{_any(list(_SHORT_MONTHS))})"
 _DAY = rf"(?:{_any(WEEKDAYS)}|{_any(list(_SHORT_DAYS))})"
 _PART = r"(?:morning|afternoon|evening|night)"
 _YEAR = r"(?:20\d\d|twenty (?:twenty|thirty)(?: (?:one|two|three|four|five|six|seven|eight|nine))?)"
-_TO_DAY = r"(?P<prep>by|on|until|till|before|for|at|from|this coming)"
+_TO_DAY = r"(?P<prep>(?:by )?(?:the )?end of (?:the )?day(?: on)?|by|on|until|till|before|for|at|from|this coming)"
 _UNIT = r"(?:minute|hour|day|week|month|year)s?"
 
 _DAYS = re.compile(
@@ -97,10 +97,12 @@ _CLOCK = re.compile(
     rf"(?![\w:%'$€£-])"
 )
 _LOOSE_PART = re.compile(r"\bin the (?P<part>morning|afternoon|evening)\b")
-_EVENING_OUT = re.compile(r"\b(?:dinner|supper|table|drinks|beers?|party|movies?|cinema|concert|theatre|theater|opera)\b")
+_EVENING_OUT = re.compile(
+    r"\b(?:dinner|supper|table|drinks|beers?|party|movies?|cinema|concert|theatre|theater|opera)\b"
+)
 _EARLY = re.compile(r"\b(?:breakfast|wake|alarm|sunrise)\b")
 _SOON = re.compile(r"\b(?:soon|sometime|some time|some day|someday|one of these days|at some point)\b")
-_PAST = re.compile(r"(?:last|past|since|every|each|ago|was|were|yesterday|most|usually)\s*$")
+_PAST = re.compile(r"(?:last|past|not|since|every|each|ago|was|were|yesterday|most|usually)\s*$")
 _NOT_HOURS = re.compile(
     r" (?:percent|per|dollars?|euros?|pounds?|cents?|bucks|people|persons?|degrees?|miles?|kilometers?|kilometres?|"
     r"meters?|metres?|years?|months?|weeks?|days?|nights?|hours?|minutes?|seconds?|times?|point|hundred|thousand|million|"
@@ -255,7 +257,9 @@ def _coming(found: re.Match[str], today: date) -> tuple[date, bool] | None:
 def _period(found: re.Match[str], today: date) -> tuple[date, bool] | None:
     period, ends = found["period"] or found["relative"], found["end"] == "end of"
     following = bool(found["endwhich"]) or found["relwhich"] == "next"
-    if found["relwhich"] == "the" and (period != "weekend" or found["prep"] not in ("on", "at", "by", "until", "before")):
+    if found["relwhich"] == "the" and (
+        period != "weekend" or found["prep"] not in ("on", "at", "by", "until", "before")
+    ):
         return None  # "for the weekend", "the week" name no day
     monday = _monday(today) + timedelta(days=7 * following)
     if period == "week":

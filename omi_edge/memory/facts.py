@@ -16,7 +16,7 @@ from omi_edge.domain import Memory
 from omi_edge.memory.clauses import Clause, Token
 from omi_edge.memory.dates import find_due
 from omi_edge.memory.names import Names
-from omi_edge.memory.vocabulary import GROCERIES, KIN, PLACES, STOP_WORDS
+from omi_edge.memory.vocabulary import GROCERIES, KIN, MONTHS, PLACES, STOP_WORDS
 
 _UTC = ZoneInfo("UTC")
 STATED, INFERRED = 0.8, 0.65
@@ -107,12 +107,16 @@ _KIN_IS = re.compile(rf"is my (?P<kin>(?:older |younger |little |big |best |new 
 _DECIDED = re.compile(
     r"(?:we|we've|we have)(?: have| both| all| finally| just| now)? (?:decided|agreed)(?: (?:that|on|to go with|to|not to)\b)?"
 )
-_DECISION_IS = re.compile(r"(?:the|our) decision is (?:to |that )?|it(?: is|'s) decided (?:that |then )?|we(?: a|')re going with ")
+_DECISION_IS = re.compile(
+    r"(?:the|our) decision is (?:to |that )?|it(?: is|'s) decided (?:that |then )?|we(?: a|')re going with "
+)
 _LETS = re.compile(
     r"(?:let us|let's|lets) (?=(?:take|use|choose|buy|book|rent|hire|postpone|cancel|move|invite|order|paint|pick|hold|keep|sell|"
     r"switch|stay (?:in|at|with)|travel|fly|drive|start with|launch|ship)\b)"
 )
-_NOTHING_DECIDED = re.compile(r"(?:yet|anything|nothing|what|how|if|whether|when|where|who|it|that|this)?$|(?:yet|anything|nothing|what|how|if|whether)\b")
+_NOTHING_DECIDED = re.compile(
+    r"(?:yet|anything|nothing|what|how|if|whether|when|where|who|it|that|this)?$|(?:yet|anything|nothing|what|how|if|whether)\b"
+)
 
 
 def facts_of(clauses: Sequence[Clause], names: Names) -> tuple[Memory, ...]:
@@ -158,8 +162,25 @@ def _asks(clause: Clause, subject_at: int) -> bool:
     if subject_at == 0:
         return False
     before = clause.tokens[subject_at - 1].word
-    return before in ("is", "was", "does", "did", "has", "can", "will", "do", "are", "am", "to", "with", "for", "or", "not") or (
-        clause.tokens[min(clause.lead, len(clause.tokens) - 1)].word in ("where", "what", "who", "when", "why", "how", "does", "is", "did")
+    return before in (
+        "is",
+        "was",
+        "does",
+        "did",
+        "has",
+        "can",
+        "will",
+        "do",
+        "are",
+        "am",
+        "to",
+        "with",
+        "for",
+        "or",
+        "not",
+    ) or (
+        clause.tokens[min(clause.lead, len(clause.tokens) - 1)].word
+        in ("where", "what", "who", "when", "why", "how", "does", "is", "did")
     )
 
 
@@ -185,7 +206,10 @@ def _birthday(clause: Clause, at: int, rest: str, owner: str, names: Names) -> M
     if due is None or due.day is None or not due.spans or re.match(r"today|tomorrow|next|this|soon", when):
         return None
     last = clause.index_at(clause.offsets[first] + due.spans[0][1] - 1) + 1
-    said = names.polish(clause.tokens[first:last], sentence=False)
+    said = " ".join(
+        word.capitalize() if word in MONTHS else word
+        for word in names.polish(clause.tokens[first:last], sentence=False).split()
+    )
     return _memory(f"{owner}'s birthday is {said}", owner, "birthday", STATED, clause, max(0, at - 1), last)
 
 
@@ -209,7 +233,9 @@ def _stated(
     tokens = _object(clause, first, names)
     if not tokens or not _fits(tokens, pattern, names):
         return None
-    written = pattern.written or re.sub(r"^(?:now|still|also|really|always|only|currently|actually|just|both) ", "", said)
+    written = pattern.written or re.sub(
+        r"^(?:now|still|also|really|always|only|currently|actually|just|both) ", "", said
+    )
     content = f"{subject} {written} {names.polish(tokens, sentence=False)}"
     return _memory(content, subject, pattern.category, STATED, clause, max(0, at - 1), first + len(tokens))
 
@@ -334,7 +360,9 @@ def _decided(clause: Clause, first: int) -> list[Token]:
             tokens = tokens[: index + 1]
             break
     text = " ".join(token.word for token in tokens)
-    end = re.search(r"\b(?:because|but|and (?:i|we|you|he|she|they|it|then)|so (?:i|we|you)|okay|what|do you|can you)\b", text)
+    end = re.search(
+        r"\b(?:because|but|and (?:i|we|you|he|she|they|it|then)|so (?:i|we|you)|okay|what|do you|can you)\b", text
+    )
     words = len((text[: end.start()] if end else text).split())
     return tokens[:words] if words <= 2 * MOST_OBJECT_WORDS else []
 
@@ -359,7 +387,9 @@ def _fold(facts: Sequence[Memory]) -> list[Memory]:
         earlier = folded.get(key)
         if earlier is not None and earlier.content.casefold() == fact.content.casefold():
             folded[key] = msgspec.structs.replace(
-                earlier, evidence=(*earlier.evidence, *fact.evidence), confidence=max(earlier.confidence, fact.confidence)
+                earlier,
+                evidence=(*earlier.evidence, *fact.evidence),
+                confidence=max(earlier.confidence, fact.confidence),
             )
         else:
             folded.pop(key, None)

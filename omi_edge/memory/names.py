@@ -19,9 +19,7 @@ from omi_edge.memory.vocabulary import (
 )
 
 GIVEN_NAMES = FEMALE_NAMES | MALE_NAMES
-_INTRODUCTION = re.compile(
-    r"(?P<sure>my name is|my name's|i am called|i'm called)|(?P<maybe>i am|i'm|this is)"
-)
+_INTRODUCTION = re.compile(r"(?P<sure>my name is|my name's|i am called|i'm called)|(?P<maybe>i am|i'm|this is)")
 _AFTER_INTRODUCTION = frozenset("speaking here from calling and".split())
 
 
@@ -31,7 +29,9 @@ class Names:
     def __init__(self, dialogue: Dialogue, clauses: Sequence[Clause]) -> None:
         self._wearer = dialogue.wearer_name.strip()
         self._people = {key: name.strip() for key, name in dialogue.people.items() if name.strip()}
-        self._cased = any(token.raw != token.raw.lower() and token.word[:1] != "i" for c in clauses for token in c.tokens)
+        self._cased = any(
+            token.raw != token.raw.lower() and token.word[:1] != "i" for c in clauses for token in c.tokens
+        )
         known = [*self._people.values(), *([self._wearer] if self._wearer else [])]
         self._known = {word.casefold(): word for name in known for word in name.split()[:1]}
         self._introduced = self._introductions(clauses)

@@ -24,7 +24,7 @@ SUPPORT_BONUS = 0.6
 """Added for a clause that carries a task, a fact or a decision, on a scale where a word of the topic counts up to 1."""
 
 _VERB_LIKE = frozenset(
-    "call send buy bring meet need want plan decide decided agreed help read write eat play stay live lives like likes love "
+    "call send buy bring meet need want plan decide decided agreed help read write eat play stay live lives like likes love speak speaks plays drive drives take takes "
     "works work travel pay order check book cancel wonderful expensive better warm small big free hours minutes nights "
     "weekend week month day days evening morning afternoon year years".split()
 )
@@ -68,11 +68,13 @@ def _interest(word: str) -> float:
 def _topics(ranked: Sequence[str], words: Sequence[str]) -> list[str]:
     """Join what is said side by side ("chocolate cake", "train to boston") and leave out what says a topic twice."""
     pairs = Counter(zip(words, words[1:], strict=False))
-    toward = Counter((a, c) for a, b, c in zip(words, words[1:], words[2:], strict=False) if b == "to" and c in PLACE_WORDS)
+    toward = Counter(
+        (a, c) for a, b, c in zip(words, words[1:], words[2:], strict=False) if b == "to" and c in PLACE_WORDS
+    )
     topics: list[str] = []
     used: set[str] = set()
     for word in ranked:
-        if len(topics) == MOST_TOPICS:
+        if len(topics) == MOST_TOPICS or (topics and word in _VERB_LIKE):
             break
         if stem(word) in used:
             continue
@@ -93,7 +95,9 @@ def _topics(ranked: Sequence[str], words: Sequence[str]) -> list[str]:
 
 
 def _written(topic: str, names: Names) -> str:
-    return " ".join(word.capitalize() if word in PLACE_WORDS or word in ALWAYS_CAPITAL else word for word in topic.split())
+    return " ".join(
+        word.capitalize() if word in PLACE_WORDS or word in ALWAYS_CAPITAL else word for word in topic.split()
+    )
 
 
 def overview_of(clauses: Sequence[Clause], names: Names, tasks: Sequence[Task], facts: Sequence[Memory]) -> str:

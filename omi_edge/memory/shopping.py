@@ -38,7 +38,12 @@ def shopping_list(tokens: Sequence[Token], *, strict: bool = False) -> str | Non
                 items.append([])
         else:
             pair = " ".join([*items[-1][-1:], word])
-            if items[-1] and items[-1][-1] in GROCERIES and pair not in GROCERY_PAIRS and word not in ("of", "with", "without"):
+            if (
+                items[-1]
+                and items[-1][-1] in GROCERIES
+                and pair not in GROCERY_PAIRS
+                and word not in ("of", "with", "without")
+            ):
                 items.append([])
             items[-1].append(word)
             known += word in GROCERIES or pair in GROCERY_PAIRS
@@ -49,7 +54,9 @@ def shopping_list(tokens: Sequence[Token], *, strict: bool = False) -> str | Non
     things = [" ".join(item) for item in items if item and not set(item) <= STOP_WORDS]
     if not things or len(things) > MOST_ITEMS or known < (1 if strict or len(things) > 1 else 0):
         return None
-    if not known and (len(things[0].split()) > 4 or tokens[0].word in ("it", "that", "this", "them", "one", "you", "him", "her")):
+    if not known and (
+        len(things[0].split()) > 4 or tokens[0].word in ("it", "that", "this", "them", "one", "you", "him", "her")
+    ):
         return None
     listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
     return "Buy " + " ".join([listed, *purpose])
@@ -59,7 +66,11 @@ def _purpose(tokens: Sequence[Token]) -> list[str]:
     """Return "for the weekend", at most four words, and nothing of a clause after it."""
     words: list[str] = []
     for token in tokens[:5]:
-        if words and (token.word in _END and token.word not in ("this", "next") or re.match(r"(?:and|can|i'll|we'll)$", token.word)):
+        if words and (
+            token.word in _END
+            and token.word not in ("this", "next")
+            or re.match(r"(?:and|can|i'll|we'll)$", token.word)
+        ):
             break
         words.append(token.word)
         if token.stop:

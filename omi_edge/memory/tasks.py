@@ -22,7 +22,13 @@ from omi_edge.memory.names import Names
 from omi_edge.memory.shopping import shopping_list
 from omi_edge.memory.vocabulary import FEMALE_KIN, FEMALE_NAMES, MALE_KIN, MALE_NAMES, STOP_WORDS, WEEKDAYS
 
-CONFIDENCE = {"explicit_command": 0.9, "clear_commitment": 0.8, "direct_request": 0.7, "appointment": 0.75, "inferred": 0.6}
+CONFIDENCE = {
+    "explicit_command": 0.9,
+    "clear_commitment": 0.8,
+    "direct_request": 0.7,
+    "appointment": 0.75,
+    "inferred": 0.6,
+}
 """Before the recogniser's own doubt is applied."""
 CONTEXT_US = 60 * SECOND_US
 """How long a day that was named stays the one that "at three" may mean."""
@@ -69,7 +75,11 @@ _REQUEST = re.compile(
     rf"(?:(?:can|could|would|will) you (?:please |maybe |also |kindly |just )*|please (?:also |just )*|"
     rf"(?:i need|i want|i would like|i'd like) you to )(?P<verb>{_VERB}|take|get|put|remember to|remember|make sure to)\b"
 )
-_FORGET = re.compile(r"(?:please )?(?:(?:don't|do not) (?:let me )?forget|remember|make sure|be sure) to (?P<verb>[a-z-]+)\b")
+_WITH_PLEASE = re.compile(rf"(?P<verb>{_VERB})\b (?=.* please$)")
+_OBLIGED = re.compile(rf"you (?:still )?(?:need|have) to (?P<verb>{_VERB})\b")
+_FORGET = re.compile(
+    r"(?:please )?(?:(?:don't|do not) (?:let me )?forget|remember|make sure|be sure) to (?P<verb>[a-z-]+)\b"
+)
 _ON_LIST = re.compile(
     r"(?:please )?(?:add|put) (?P<items>.+?) (?:to|on|onto) (?:the|my|our) (?P<list>shopping|grocery|groceries|to do|todo|task)?"
     r" ?lists?\b"
@@ -86,15 +96,20 @@ _MEETING = re.compile(
 _EVENT_VERB = re.compile(r" ?(?:is|starts|begins|will be|leaves|takes place|has been moved|was moved to)\b")
 _PAST = re.compile(r"\b(?:was|were|had|went|yesterday|last (?:week|month|year|night|monday|tuesday|wednesday|thursday|friday|"
                    r"saturday|sunday)|ago|already|missed|cancelled|canceled|used to)\b")  # fmt: skip
-_HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|probably|would have|could have|should have|might|never|supposed to|pretend)\b")
+_HEDGE = re.compile(
+    r"\b(?:maybe|perhaps|possibly|probably|would have|could have|should have|might|never|supposed to|pretend)\b"
+)
 _URGENT = re.compile(r"\b(?:urgent|urgently|as soon as possible|asap|immediately|right away|very important|at once)\b")
 _TAIL = re.compile(
     r"(?:,? ?\b(?:as well|too|also|please|okay|ok|right|then|thanks|thank you|for sure|at least|again please|by|on|at|until|"
     r"before|around|about|and|for|from|or|so|but|the|a|of|with|to|latest|later|urgently|immediately|asap|"
     r"as soon as possible|right away|at once|sharp|i promise|great|good|fine|wonderful|perfect|yes|no|when|while|that|because|if you can|if possible|in)\b)+$"
 )
-_CUT = re.compile(r"\b(?:because|but|so that|so (?:i|you|we|he|she|they)|which|otherwise|since|and (?:then|i|we|you|he|she|they|it|that|this|"
+_CUT = re.compile(r"\b(?:not (?:on|at|this|next|before)|because|but|so that|so (?:i|you|we|he|she|they)|which|otherwise|since|and (?:then|i|we|you|he|she|they|it|that|this|"
                   r"maybe|please|remind|also)|or (?:i|we|you)|thank you|thanks|okay|and what|what do you)\b")  # fmt: skip
+_TOLD = re.compile(
+    r"\b(?:tell|remind|inform|warn|ask|write|text|message|email|let) (?!me\b)(?:\w+ ){1,3}(?:(?P<that>that|know)|about)\b"
+)
 _WHEN_WORDS = frozenset("morning afternoon evening night week weekend month day noon".split()) | frozenset(WEEKDAYS)
 _GIVES = frozenset("send bring give show buy get write email e-mail mail tell make order book forward text pass print read lend pay "
                    "cook bake deliver share prepare".split())  # fmt: skip
@@ -220,7 +235,9 @@ def _worth_doing(verb: str, rest: str) -> bool:
 
 
 def _request(clause: Clause) -> Found | None:
-    found = _REQUEST.match(clause.body)
+    found = _REQUEST.match(clause.body) or _WITH_PLEASE.match(clause.body)
+    if found is None and _says_when(clause.body) and not clause.question:
+        found = _OBLIGED.match(clause.body)
     if found is None:
         return None
     rest = clause.body[found.start("verb") :]
@@ -242,12 +259,17 @@ def _request(clause: Clause) -> Found | None:
 def _need(clause: Clause) -> Found | None:
     found = _NEED.match(clause.body)
     if found is None:
-        plain = re.match(r"(?:we|i)(?: still| also)? (?:need|are out of|'re out of|am out of) (?!to\b|you\b)", clause.body)
+        plain = re.match(r"(?:we|i)(?:(?: still| also)? need| are out of|'re out of| am out of|'m out of) (?!to\b|you\b)",
+                         clause.body)  # fmt: skip
         if plain is None or clause.question:
             return None
         first = clause.body_index_at(plain.end())
         listed = shopping_list(clause.tokens[first:], strict=True)
-        return Found("inferred", first, len(clause.tokens), clause.lead, description=listed, inferred=True) if listed else None
+        return (
+            Found("inferred", first, len(clause.tokens), clause.lead, description=listed, inferred=True)
+            if listed
+            else None
+        )
     verb = re.match(rf" {_SOFT}(?P<verb>[a-z-]+)", clause.body[found.end() :])
     if verb is None or clause.question or _PAST.search(clause.body):
         return None
@@ -268,7 +290,9 @@ def _appointment(clause: Clause) -> Found | None:
     if found is None or clause.question or _PAST.search(clause.text) or not _says_when(clause.body):
         return None
     rest = clause.body[found.end() :]
-    if re.match(r" (?:about|room|notes|minutes|point|request|went|we|you|would|should|could|can|might|has|have)\b", rest):
+    if re.match(
+        r" (?:about|room|notes|minutes|point|request|went|we|you|would|should|could|can|might|has|have)\b", rest
+    ):
         return None
     if not re.match(r"$| (?:with|at|on|is|starts|begins|will be|leaves|takes|tomorrow|today|tonight|next|this|in|for|to|and|from|about|"
                     r"by|the|every)\b| (?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)\b", rest):  # fmt: skip
@@ -300,6 +324,9 @@ def _task(clause: Clause, before: Sequence[Clause], found: Found, due: Due | Non
     owner, owner_name = _owner(clause, found, names)
     if found.kind == "explicit_command" and owner is TaskOwner.UNKNOWN:
         owner = TaskOwner.USER
+    if due is not None and (told := _TOLD.search(clause.text)) and due.spans and due.spans[0][0] > told.start():
+        # "remind tom about the party on saturday": the day belongs to what is told
+        due = None if told["that"] else msgspec.structs.replace(due, spans=(), certain=False)
     description = found.description or _describe(clause, before, found, due, names)
     if description is None:
         return None
@@ -335,7 +362,10 @@ def _owner(clause: Clause, found: Found, names: Names) -> tuple[TaskOwner, str |
 def _confidence(clause: Clause, found: Found) -> float:
     heard = [word.confidence for word in clause.utterance.words]
     doubt = 0.8 + 0.2 * sum(heard) / len(heard) if heard else 1.0
-    return round(CONFIDENCE["inferred" if found.inferred else found.kind if found.kind != "inferred" else "appointment"] * doubt, 3)
+    return round(
+        CONFIDENCE["inferred" if found.inferred else found.kind if found.kind != "inferred" else "appointment"] * doubt,
+        3,
+    )
 
 
 def _describe(clause: Clause, before: Sequence[Clause], found: Found, due: Due | None, names: Names) -> str | None:
@@ -346,7 +376,7 @@ def _describe(clause: Clause, before: Sequence[Clause], found: Found, due: Due |
     }
     last = _end(clause, found)
     kept = [clause.tokens[index] for index in range(found.first, last) if index not in gone]
-    kept = _without_tail(kept)
+    kept = _without_tail(kept[: 2 * LONGEST_WORDS])
     if found.kind == "appointment":
         kept = _event(kept)
     kept = _addressed(kept, clause, found, before, names)
@@ -397,7 +427,12 @@ def _addressed(
                 made.append(token)
             elif name:
                 made += [msgspec.structs.replace(token, raw=word, word=word.lower()) for word in name.split()]
-            elif index == 1 and verb in _GIVES and following and following not in ("at", "to", "on", "about", "up", "when", "if"):
+            elif (
+                index == 1
+                and verb in _GIVES
+                and following
+                and following not in ("at", "to", "on", "about", "up", "when", "if")
+            ):
                 continue
             elif index and tokens[index - 1].word in ("to", "for", "with") and index + 1 == len(tokens):
                 made.pop()
@@ -424,7 +459,8 @@ def _antecedent(pronoun: str, clause: Clause, before: Sequence[Clause], names: N
                 if earlier.utterance.speaker != clause.utterance.speaker or clause.utterance.speaker is None:
                     return None  # whose sister it is would be told wrongly
                 found["my " + token.word] = [
-                    msgspec.structs.replace(part, comma=False, stop=False) for part in earlier.tokens[index - 1 : index + 1]
+                    msgspec.structs.replace(part, comma=False, stop=False)
+                    for part in earlier.tokens[index - 1 : index + 1]
                 ]
     return next(iter(found.values())) if len(found) == 1 else None
 

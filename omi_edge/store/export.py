@@ -44,8 +44,8 @@ _TABLES: dict[str, str] = {
     " JOIN conversations c ON c.n = e.conversation_n ORDER BY e.thing_id, e.n",
     "notices": "SELECT id, code, severity, subjects, message, since_us, last_us, count, acknowledged_us, cleared_us"
     " FROM notices ORDER BY n",
-    "jobs": "SELECT id, stage, subject_id, state, attempts, created_us, started_us, finished_us, cause, engine FROM jobs"
-    " ORDER BY n",
+    "jobs": "SELECT id, stage, subject_id, state, attempts, created_us, started_us, finished_us, cause, engine"
+    " FROM jobs ORDER BY n",
     "audit": "SELECT id, at_us, actor, role, act, ids, outcome, count, request_id FROM audit ORDER BY id",
 }
 _AUDIO = (

@@ -58,7 +58,8 @@ CREATE INDEX segments_conversation ON segments (conversation_n, start_us);
 
 CREATE TABLE transcript_versions (
     n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
-    conversation_n INTEGER NOT NULL REFERENCES conversations, kind TEXT NOT NULL, engine TEXT NOT NULL, created_us INTEGER NOT NULL
+    conversation_n INTEGER NOT NULL REFERENCES conversations, kind TEXT NOT NULL, engine TEXT NOT NULL,
+    created_us INTEGER NOT NULL
 );
 CREATE INDEX transcript_versions_conversation ON transcript_versions (conversation_n);
 
@@ -84,7 +85,8 @@ CREATE TABLE tasks (
     n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER REFERENCES conversations,
     description TEXT NOT NULL, owner TEXT NOT NULL, owner_name TEXT, due_us INTEGER, due_has_time INTEGER NOT NULL,
     due_certain INTEGER NOT NULL, priority TEXT NOT NULL, kind TEXT NOT NULL, trigger_phrase TEXT,
-    confidence REAL NOT NULL, state TEXT NOT NULL DEFAULT 'open', completed_us INTEGER, created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
+    confidence REAL NOT NULL, state TEXT NOT NULL DEFAULT 'open', completed_us INTEGER,
+    created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
     origin TEXT NOT NULL, engine TEXT NOT NULL, client_id TEXT
 );
 CREATE INDEX tasks_conversation ON tasks (conversation_n);

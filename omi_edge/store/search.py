@@ -308,7 +308,8 @@ def _clauses(filters: Filters) -> Clauses:
 def _hit(conn: Connection, document_id: int, score: float) -> Hit:
     ref_id, kind, at_us, end_us, speaker, text, conversation_id, title, started_us, source_id = conn.execute(
         "SELECT d.ref_id, d.kind, d.at_us, d.end_us, d.speaker, d.text, c.id, c.title, c.started_us, o.id"
-        " FROM documents d LEFT JOIN conversations c ON c.n = d.conversation_n LEFT JOIN sources o ON o.n = d.source_n WHERE d.id = ?",
+        " FROM documents d LEFT JOIN conversations c ON c.n = d.conversation_n LEFT JOIN sources o ON o.n = d.source_n"
+        " WHERE d.id = ?",
         (document_id,),
     ).fetchone()
     offset_s = (at_us - started_us) / 1e6 if started_us is not None else None

@@ -143,7 +143,8 @@ def speakers(conn: Connection, conversation_id: str) -> list[SpeakerRow]:
     """Return who spoke in the active version and for how long, the most talkative first."""
     rows = conn.execute(
         "SELECT speaker, max(person_id), sum(end_us - start_us), count(*) FROM utterances"
-        " WHERE text <> '' AND version_n = (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id WHERE c.id = ?)"
+        " WHERE text <> '' AND version_n = (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id"
+        " WHERE c.id = ?)"
         " GROUP BY speaker ORDER BY 3 DESC",
         (conversation_id,),
     )

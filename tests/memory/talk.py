@@ -31,7 +31,16 @@ def utterances(lines: Sequence[str], *, words: bool = False, start_us: int = MON
         end_us = start_us + len(pieces) * WORD_US
         made.append(
             Utterance(
-                f"utt_{number}", "con", "seg", "src", LABELS[speaker], start_us, end_us, text, timed if words else (), 1.0
+                f"utt_{number}",
+                "con",
+                "seg",
+                "src",
+                LABELS[speaker],
+                start_us,
+                end_us,
+                text,
+                timed if words else (),
+                1.0,
             )
         )
         start_us = end_us + 1_000_000
