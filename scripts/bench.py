@@ -201,7 +201,7 @@ async def latency(pcm: npt.NDArray[np.int16]) -> Figure:
                     ended[piece.segment_id] = (clock.work_us(), daemon.engines.live.busy_us)
                 offer(source_id, piece)
 
-            daemon.spine.live.offer = offered  # type: ignore[method-assign]
+            daemon.spine.live.offer = offered  # type: ignore[method-assign, assignment]
             with daemon.bus.subscribe(limit=100_000) as events:
                 reader = asyncio.create_task(_note(events, ended, waits, clock, daemon))
                 await clock.advance(2.0)

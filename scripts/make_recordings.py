@@ -132,7 +132,9 @@ def save(path: Path, samples: npt.NDArray[np.int16], codec: str, rate: int, chan
         if bitrate:
             stream.bit_rate = bitrate
         form = {"libopus": "s16", "flac": "s16"}[codec]
-        resampler = av.AudioResampler(format=form, layout=layout, rate=rate, frame_size=960 if codec == "libopus" else 4096)
+        resampler = av.AudioResampler(
+            format=form, layout=layout, rate=rate, frame_size=960 if codec == "libopus" else 4096
+        )
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate = RATE
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
@@ -142,7 +144,9 @@ def save(path: Path, samples: npt.NDArray[np.int16], codec: str, rate: int, chan
 
 def describe(path: Path, title: str, lines: list[dict[str, object]], seconds: float) -> None:
     """Write the script of a recording beside it."""
-    text = [f"# {title}\n# Made by scripts/make_recordings.py; speaker A is flite's {VOICES['A']}, B is {VOICES['B']}.\n"]
+    text = [
+        f"# {title}\n# Made by scripts/make_recordings.py; speaker A is flite's {VOICES['A']}, B is {VOICES['B']}.\n"
+    ]
     text.append(f"seconds = {seconds:.2f}\n")
     for line in lines:
         text.append("[[lines]]")

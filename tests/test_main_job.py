@@ -225,7 +225,7 @@ def test_both_forms_of_the_audio_play(run: Run) -> None:
 
 
 def _seconds(ogg: bytes) -> float:
-    with av.open(io.BytesIO(ogg)) as container:
+    with av.open(io.BytesIO(ogg), "r") as container:
         return sum(frame.samples for frame in container.decode(container.streams.audio[0])) / 48_000
 
 
@@ -260,10 +260,11 @@ def test_ids_are_the_same_in_api_events_and_export(run: Run) -> None:
     exported = msgspec.json.encode(run.export).decode()
     for conversation in run.conversations:
         assert conversation.id in exported
-        for thing in [*conversation.tasks, *conversation.memories]:
-            assert thing.id in exported
+        for made in (*(task.id for task in conversation.tasks), *(fact.id for fact in conversation.memories)):
+            assert made in exported
     told = {data["id"] for kind, data in run.events if kind in ("task", "memory")}
-    made = {thing.id for conversation in run.conversations for thing in [*conversation.tasks, *conversation.memories]}
+    made = {task.id for conversation in run.conversations for task in conversation.tasks}
+    made |= {fact.id for conversation in run.conversations for fact in conversation.memories}
     assert made <= told
 
 
@@ -293,14 +294,14 @@ def test_nothing_on_disk_can_be_read(run: Run) -> None:
 
 
 def _packets(ogg: bytes) -> list[bytes]:
-    with av.open(io.BytesIO(ogg)) as container:
+    with av.open(io.BytesIO(ogg), "r") as container:
         packets = [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.size > 20]
     assert packets
     return packets[:: max(1, len(packets) // 200)]
 
 
 def test_stored_audio_is_what_was_played(run: Run) -> None:
-    with av.open(io.BytesIO(run.ogg)) as container:
+    with av.open(io.BytesIO(run.ogg), "r") as container:
         heard = np.concatenate(
             [frame.to_ndarray().reshape(-1) for frame in container.decode(container.streams.audio[0])]
         )

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -138,7 +138,7 @@ async def _play(
     await asyncio.gather(told, return_exceptions=True)
     console.print(f"heard      {seconds:.0f} s in {pendant.sent} notifications\n")
     if recording.damage:
-        console.print(f"[yellow]the recording is {recording.damage}; what could be read was played[/]\n")
+        console.print(f"[yellow]{recording.damage}[/]\n", highlight=False)
 
 
 async def _finished(client: ApiClient) -> bool:
@@ -286,9 +286,8 @@ class _Screen:
             TimeElapsedColumn(), console=console,
         )  # fmt: skip
         self._bar = self._progress.add_task("", total=total)
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
         self._partial = ""
-        self._begun: str | None = None
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> _Screen:
         if self._console.is_terminal:
@@ -305,7 +304,7 @@ class _Screen:
     async def follow(self, client: ApiClient) -> None:
         """Print what the daemon tells."""
         first_us: int | None = None
-        async for event in _events(client):
+        async for event in client.events():
             if event.kind == "partial":
                 self._partial = str(event.data["text"])
             elif event.kind == "segment":
@@ -321,11 +320,6 @@ class _Screen:
         grid.add_row(Text(self._partial[-self._console.width :], style="italic dim"))
         grid.add_row(self._progress)
         return grid
-
-
-async def _events(client: ApiClient) -> AsyncIterator[wire.EventItem]:
-    async for event in client.events():
-        yield event
 
 
 def _clock(seconds: float) -> str:

@@ -23,8 +23,8 @@ SPREAD = np.array([2.0, 0.99, 1.01, 1.34, 0.70, 0.77, 0.72, 0.52, 0.51, 0.40, 0.
 synthetic voices after the pendant's codec; the pitch was 0.8 there and is widened, since people speak less evenly."""
 APART = 1.75
 """Mean distance in spreads at which two groups are two voices."""
-ALONE_SECONDS = 1.0
-"""A voice heard for less than this in a whole conversation is not a voice of its own."""
+ALONE_SECONDS = 2.0
+"""A voice whose voiced sound in a whole conversation is less than this is not a voice of its own."""
 PAUSE_FRAMES = 12
 """Pauses of 120 ms part two pieces: people take turns at pauses."""
 PIECE_FRAMES = 200

@@ -77,4 +77,5 @@ def _filters() -> Floats:
 def _cosines() -> Floats:
     band = np.arange(MELS)
     order = np.arange(1, CEPSTRA + 1)
-    return (np.cos(np.pi * order[:, None] * (band + 0.5) / MELS) * np.sqrt(2 / MELS)).astype(np.float32)
+    cosines: Floats = (np.cos(np.pi * order[:, None] * (band + 0.5) / MELS) * np.sqrt(2 / MELS)).astype(np.float32)
+    return cosines

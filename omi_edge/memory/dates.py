@@ -162,7 +162,9 @@ def _find(text: str, moment_us: int, now: datetime, context_day: date | None) ->
     clock = _clock(text, days)
     if not days and clock is None:
         return _vague(text, now)
-    spans = tuple(piece.span for piece in (*days, *([clock] if clock else [])) if piece.cut)
+    spans = tuple(piece.span for piece in days if piece.cut)
+    if clock is not None and clock.cut:
+        spans += (clock.span,)
     if not days:
         assert clock is not None
         return _without_day(clock, _hour(clock, _part_meant(text)), now, context_day, spans)

@@ -75,7 +75,7 @@ def _vector(text: str) -> npt.NDArray[np.float64]:
     found = [(_features(word[:LONGEST_WORD]), 1.0 + math.log(count)) for word, count in counts.items()]
     places = np.concatenate([places for (places, _), _ in found])
     values = np.concatenate([values * weight for (_, values), weight in found])
-    vector = np.bincount(places, values, DIMENSIONS)
+    vector: npt.NDArray[np.float64] = np.bincount(places, values, DIMENSIONS).astype(np.float64)
     length = float(np.linalg.norm(vector))
     return vector / length if length > 0 else vector
 

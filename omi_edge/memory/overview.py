@@ -102,7 +102,8 @@ def _written(topic: str, names: Names) -> str:
 
 def overview_of(clauses: Sequence[Clause], names: Names, tasks: Sequence[Task], facts: Sequence[Memory]) -> str:
     """Return the one to three clauses that say most, in order, each with its speaker where the name is known."""
-    support = Counter(evidence.utterance_id for made in (*tasks, *facts) for evidence in made.evidence)
+    found = [*(task.evidence for task in tasks), *(fact.evidence for fact in facts)]
+    support = Counter(piece.utterance_id for evidence in found for piece in evidence)
     weight = Counter(stem(token.word) for clause in clauses for token in clause.tokens if token.word not in STOP_WORDS)
     most = max(weight.values(), default=1)
     scored = []

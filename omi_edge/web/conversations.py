@@ -89,7 +89,7 @@ ROUTES = (
         act="conversation.list",
         handler=listed,
         query=ListQuery,
-        returns=wire.Page[wire.ConversationItem] | wire.Page[wire.Group],
+        returns=(wire.Page[wire.ConversationItem], wire.Page[wire.Group]),
     ),
     Route(
         method="GET",

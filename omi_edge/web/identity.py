@@ -77,8 +77,9 @@ def _peer(request: web.Request) -> Caller:
 
 
 def _peer_uid(peer: socket.socket) -> int | None:
+    linux = sys.platform.startswith("linux")
     try:
-        if sys.platform == "linux":
+        if linux:
             return int(struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
         return int(struct.unpack_from("=II", peer.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))[1])
     except (OSError, struct.error):

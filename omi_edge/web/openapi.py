@@ -22,7 +22,7 @@ _REF = "#/components/schemas/{name}"
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the description of ``routes``, ready for JSON."""
-    types = [kind for route in routes for kind in (route.returns, route.body) if kind not in (None, dict)]
+    types = [kind for route in routes for kind in (*_kinds(route.returns), *_kinds(route.body))]
     schemas, components = msgspec.json.schema_components([*types, wire.Problem], ref_template=_REF)
     of = dict(zip(map(repr, types), schemas, strict=False))
     paths: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def _operation(route: Route, of: dict[str, Any], *, body: bool = True) -> dict[s
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": of[repr(route.body)]}},
+            "content": {"application/json": {"schema": _schema(route.body, of)}},
         }
     elif route.takes:
         binary = {"schema": {"type": "string", "format": "binary"}}
@@ -84,7 +84,7 @@ def _answers(route: Route, of: dict[str, Any], body: bool) -> dict[str, Any]:
     elif route.gives:
         content = {media: {} for media in route.gives}
     else:
-        content = {"application/json": {"schema": of.get(repr(route.returns), {"type": "object"})}}
+        content = {"application/json": {"schema": _schema(route.returns, of)}}
     answers: dict[str, Any] = {}
     for status in (route.status, *route.also):
         answers[str(status)] = {"description": HTTPStatus(status).phrase, **({"content": content} if content else {})}
@@ -94,6 +94,18 @@ def _answers(route: Route, of: dict[str, Any], body: bool) -> dict[str, Any]:
             str(status), {"description": HTTPStatus(status).phrase, **({"content": problem} if problem else {})}
         )
     return answers
+
+
+def _kinds(declared: Any) -> tuple[Any, ...]:
+    """Return the types that a route declares: none, one, or any of several."""
+    if declared is None:
+        return ()
+    return declared if isinstance(declared, tuple) else (declared,)
+
+
+def _schema(declared: Any, of: dict[str, Any]) -> dict[str, Any]:
+    shapes = [of[repr(kind)] for kind in _kinds(declared)]
+    return shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
 
 
 def _failures(route: Route) -> tuple[int, ...]:

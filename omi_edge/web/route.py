@@ -142,7 +142,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     takes: tuple[str, ...] = ()
     """Media types of a body that the handler reads as it comes."""
     returns: Any = None
-    """Type of the JSON answer; None for none."""
+    """Type of the JSON answer, or a tuple of those it may have; None for none."""
     gives: tuple[str, ...] = ()
     """Media types of an answer that is no JSON."""
     status: int = 200

@@ -30,7 +30,8 @@ class LoudnessVad:
         whole = len(samples) // CHUNK_SAMPLES
         self._rest = samples[whole * CHUNK_SAMPLES :]
         level = np.abs(samples[: whole * CHUNK_SAMPLES].astype(np.float32)).reshape(whole, CHUNK_SAMPLES).mean(1)
-        return (level > 500).astype(np.float32)
+        loud: npt.NDArray[np.float32] = (level > 500).astype(np.float32)
+        return loud
 
 
 def hearing(**options: object) -> Hearing:
@@ -55,9 +56,7 @@ def sound(*parts: tuple[float, float]) -> list[bytes]:
 
 def arrivals(packets: Sequence[bytes], start_us: int = START_US) -> list[tuple[Frame, int]]:
     """In bursts of five, as a CV1 sends."""
-    return [
-        (Frame(packet, 0), start_us + (index // 5 + 1) * 5 * FRAME_US) for index, packet in enumerate(packets)
-    ]
+    return [(Frame(packet, 0), start_us + (index // 5 + 1) * 5 * FRAME_US) for index, packet in enumerate(packets)]
 
 
 def fed(one: Hearing, frames: Sequence[tuple[Frame, int]], step: int = 5) -> Iterator[Heard]:

@@ -213,10 +213,7 @@ def _fill(conn: Connection, packets: list[bytes]) -> None:
     )
     search.put_documents(
         conn,
-        [
-            Document(u.id, "utterance", CONVERSATION, SOURCE, u.start_us, u.end_us, u.speaker, u.text)
-            for u in said
-        ],
+        [Document(u.id, "utterance", CONVERSATION, SOURCE, u.start_us, u.end_us, u.speaker, u.text) for u in said],
     )
     proof = (Evidence(UTTERANCE, said[0].start_us, said[0].end_us),)
     memories.replace_derived(

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_edge.domain import SAMPLE_RATE, AudioChunk, ChunkKind, Codec
+from omi_edge.errors import AudioError, NotFound
 from omi_edge.opus import Decoder
 from omi_edge.store import audio as store_audio
 from omi_edge.web import timeline
@@ -24,7 +25,7 @@ HEADER = 44
 
 
 def _decoded_ogg(data: bytes) -> npt.NDArray[np.int16]:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
         frames += resampler.resample(None)
@@ -164,7 +165,9 @@ async def test_blocks_join_without_a_seam(packets: list[bytes]) -> None:
     assert np.abs(one[500 * 320 : 700 * 320].astype(int) - fresh).max() <= 1
 
 
-@pytest.mark.parametrize(("query", "field"), [({"from": "18"}, "from"), ({"from": "5", "to": "5"}, "from"), ({"to": "-1"}, "to")])
+@pytest.mark.parametrize(
+    ("query", "field"), [({"from": "18"}, "from"), ({"from": "5", "to": "5"}, "from"), ({"to": "-1"}, "to")]
+)
 async def test_a_stretch_that_is_none_is_refused(site: Site, query: dict[str, str], field: str) -> None:
     async with site.tcp.get(PATH, params=query, headers=site.bearer) as response:
         assert response.status == 400
@@ -180,7 +183,7 @@ async def test_silence_cleared_away_meanwhile_ends_the_answer(site: Site) -> Non
     db = site.controls.opened
     plan = await timeline.plan(db, SOURCE, BEGAN_US, BEGAN_US + 8_000_000, keep_silence=True)
     await db.write(lambda conn: store_audio.drop_silence(conn, BEGAN_US + 3600_000_000))
-    with pytest.raises(timeline.AudioError):
+    with pytest.raises(AudioError):
         async for _ in plan.packets(db):
             pass
 
@@ -205,9 +208,7 @@ class _Memory:
         return [
             chunk
             for chunk in self._chunks
-            if chunk.start_us < end_us
-            and chunk.end_us > start_us
-            and (silence or chunk.kind is ChunkKind.HEARD)
+            if chunk.start_us < end_us and chunk.end_us > start_us and (silence or chunk.kind is ChunkKind.HEARD)
         ]
 
 
@@ -231,7 +232,7 @@ def test_the_true_timeline_stays_true(gaps: list[int], lengths: list[int], begin
         planner.add(chunk)
     try:
         plan = planner.finished()
-    except timeline.NotFound:
+    except NotFound:
         assert not _Memory(chunks).between(from_us, to_us, silence=True)
         return
     assert sum(piece.count for piece in plan.pieces) == len(plan.sizes)

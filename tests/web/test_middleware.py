@@ -12,7 +12,8 @@ import pytest
 
 from omi_edge.errors import DiskFull
 from omi_edge.store import audit, clients, conversations, memories
-from omi_edge.web import export, wire
+from omi_edge.store import export as store_export
+from omi_edge.web import wire
 from omi_edge.web.route import Access, Route
 from omi_edge.web.table import ROUTES
 from tests.helpers import START_US
@@ -36,7 +37,12 @@ async def _problem(response: aiohttp.ClientResponse) -> wire.Problem:
 async def test_nothing_without_a_valid_token(site: Site, route: Route) -> None:
     row, revoked = await site.controls.opened.write(lambda conn: clients.add(conn, "phone", "owner", START_US))
     await site.controls.opened.write(lambda conn: clients.revoke(conn, row.id, START_US))
-    wrong = ({}, {"Authorization": "Bearer oe_wrong"}, {"Authorization": f"Bearer {revoked}"}, {"Authorization": "Basic x"})
+    wrong: tuple[dict[str, str], ...] = (
+        {},
+        {"Authorization": "Bearer oe_wrong"},
+        {"Authorization": f"Bearer {revoked}"},
+        {"Authorization": "Basic x"},
+    )
     for headers in wrong:
         async with site.tcp.request(route.method, _path(route), headers=headers) as response:
             if route.access is Access.OPEN:
@@ -111,7 +117,9 @@ async def test_an_unknown_query_parameter_is_named(site: Site) -> None:
     for route in ROUTES:
         if route.body is not None or route.takes:
             continue
-        async with site.tcp.request(route.method, _path(route), params={"sourse": "x"}, headers=site.bearer) as response:
+        async with site.tcp.request(
+            route.method, _path(route), params={"sourse": "x"}, headers=site.bearer
+        ) as response:
             problem = await _problem(response)
             assert (problem.status, problem.field) == (400, "sourse"), route.path
             assert "sourse" in problem.detail
@@ -274,7 +282,7 @@ async def test_without_an_audit_row_nothing_changes(site: Site, monkeypatch: pyt
 
 async def test_an_export_is_audited_before_its_first_byte(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    document = export.export.document
+    document = store_export.document
 
     def watched(*args: object, **kwargs: object) -> object:
         made.append("document")
@@ -284,7 +292,7 @@ async def test_an_export_is_audited_before_its_first_byte(site: Site, monkeypatc
         made.append("row")
         raise RuntimeError
 
-    monkeypatch.setattr(export.export, "document", watched)
+    monkeypatch.setattr(store_export, "document", watched)
     monkeypatch.setattr(audit, "append", append)
     async with site.tcp.get("/v1/export", headers=site.bearer) as response:
         assert response.status == 503

@@ -90,7 +90,11 @@ async def test_a_task_lives_through_the_api(site: Site) -> None:
         assert await site.unix.request("GET", path, returns=wire.TaskItem) == made
         change = wire.TaskChange(state="completed", due="2026-03-05T10:00:00+01:00")
         changed = await site.unix.request("PATCH", path, body=change, returns=wire.TaskItem)
-        assert (changed.description, changed.state, changed.due) == ("Buy bread", "completed", "2026-03-05T09:00:00.000Z")
+        assert (changed.description, changed.state, changed.due) == (
+            "Buy bread",
+            "completed",
+            "2026-03-05T09:00:00.000Z",
+        )
         assert changed.due_has_time
         assert changed.completed is not None
         cleared = await site.unix.request("PATCH", path, body=wire.TaskChange(due=None), returns=wire.TaskItem)
