@@ -31,7 +31,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from omi_edge.store.database import Database
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +46,7 @@ from omi_edge.opus import Decoder, Encoder
 from omi_edge.pipeline.hearing import Hearing
 from omi_edge.pipeline.intake import Intake
 from omi_edge.store import sources
+from omi_edge.store.database import Database
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path

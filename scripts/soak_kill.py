@@ -27,14 +27,13 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from omi_edge.store.database import Connection, Database
-
 from omi_edge.capture.replay import Recording
 from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, ConversationConfig, ListenConfig, LogConfig, MemoryConfig
 from omi_edge.daemon import Daemon
 from omi_edge.observe import set_up
 from omi_edge.pipeline.intake import Stored
+from omi_edge.store.database import Connection, Database
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path

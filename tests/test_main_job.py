@@ -16,8 +16,6 @@ import av
 import msgspec
 import numpy as np
 import pytest
-from omi_edge.store.database import Connection, Database
-from omi_edge.web.client import ApiClient
 
 from omi_edge.capture.replay import Recording
 from omi_edge.clock import DrivenClock
@@ -29,10 +27,12 @@ from omi_edge.listen.wer import word_error_rate
 from omi_edge.paths import socket_path
 from omi_edge.pipeline.hearing import decode_span
 from omi_edge.store import audio, segments
+from omi_edge.store.database import Connection, Database
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import Line, load_script, recording_path
 from omi_edge.web import wire
+from omi_edge.web.client import ApiClient
 from tests.helpers import START_US
 
 PASSPHRASE = "correct horse battery staple"
