@@ -29,7 +29,8 @@ PATTERNS = {
     "token of omi-edge": re.compile(r"\boe_[\w-]{43}"),
     "password in a URL": re.compile(r"://[^\s/:@\"']+:[^\s/:@\"'{}$<]{3,}@"),
     "password in code": re.compile(
-        r"(?i)\b(passw(or)?d|passphrase|secret|api_?key|auth_?token)\s*[:=]\s*[rbuf]?[\"'](?=[^\"' ]*\d)[^\"' ]{12,}[\"']"
+        r"(?i)\b(passw(or)?d|passphrase|secret|api_?key|auth_?token)\s*[:=]\s*"
+        r"[rbuf]?[\"'](?=[^\"' ]*\d)[^\"' ]{12,}[\"']"
     ),
 }
 RANDOM = re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{32,}={0,2}(?![\w+/=-])")

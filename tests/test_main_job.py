@@ -260,9 +260,9 @@ def test_ids_are_the_same_in_api_events_and_export(run: Run) -> None:
     exported = msgspec.json.encode(run.export).decode()
     for conversation in run.conversations:
         assert conversation.id in exported
-        for made in (*(task.id for task in conversation.tasks), *(fact.id for fact in conversation.memories)):
-            assert made in exported
-    told = {data["id"] for kind, data in run.events if kind in ("task", "memory")}
+        for thing in (*(task.id for task in conversation.tasks), *(fact.id for fact in conversation.memories)):
+            assert thing in exported
+    told = {str(data["id"]) for kind, data in run.events if kind in ("task", "memory")}
     made = {task.id for conversation in run.conversations for task in conversation.tasks}
     made |= {fact.id for conversation in run.conversations for fact in conversation.memories}
     assert made <= told

@@ -6,9 +6,9 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
@@ -25,8 +25,40 @@ from omi_edge.web.client import ApiClient
 PAGE = 100
 """Items asked for at once."""
 
+NOTHING_MATCHES = "Nothing matches."
+
 T = TypeVar("T")
 Query = dict[str, str]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_WHERE = {
+    "source": ("ID", "Only from this source."),
+    "device": ("ID", "Only from this pendant."),
+    "client": ("ID", "Only from this client of the API."),
+    "since": ("TIME", "Only what began at TIME or later, as the wearer's clock shows it."),
+    "until": ("TIME", "Only what began before TIME."),
+    "speaker": ("NAME", "Only where this voice speaks."),
+}
+
+
+def narrowed(*names: str) -> Callable[[Function], Function]:
+    """Give a verb the options that narrow a list, as keywords for `filters`."""
+
+    def add(function: Function) -> Function:
+        for name in reversed(names):
+            metavar, text = _WHERE[name]
+            function = click.option(f"--{name}", metavar=metavar, help=text)(function)
+        return function
+
+    return add
+
+
+def limited(most: int, *, default: int) -> Callable[[Function], Function]:
+    """Give a verb the option --limit."""
+    kind = click.IntRange(1, most)
+    return click.option(
+        "--limit", type=kind, metavar="N", default=default, show_default=True, help=f"At most so many, up to {most}."
+    )
 
 
 async def pages(client: ApiClient, path: str, query: Query, limit: int, kind: type[T]) -> tuple[list[T], str | None]:
@@ -56,28 +88,13 @@ def filters(settings: Settings, **given: str | None) -> Query:
         "omi-edge list --by-source",
     ),
 )
-@click.option("--source", metavar="ID", help="Only from this source.")
-@click.option("--device", metavar="ID", help="Only from this pendant.")
-@click.option("--client", metavar="ID", help="Only from this client of the API.")
-@click.option("--since", metavar="TIME", help="Only what began at TIME or later, as the wearer's clock shows it.")
-@click.option("--until", metavar="TIME", help="Only what began before TIME.")
-@click.option("--speaker", metavar="NAME", help="Only where this voice speaks.")
+@narrowed("source", "device", "client", "since", "until", "speaker")
 @click.option("--by-source", is_flag=True, help="Count conversations of each source instead.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@limited(10_000, default=50)
 @pass_settings
-def list_(
-    settings: Settings,
-    source: str | None,
-    device: str | None,
-    client: str | None,
-    since: str | None,
-    until: str | None,
-    speaker: str | None,
-    by_source: bool,
-    limit: int,
-) -> None:
+def list_(settings: Settings, by_source: bool, limit: int, **where: str | None) -> None:
     """List conversations, newest first."""
-    query = filters(settings, source=source, device=device, client=client, since=since, until=until, speaker=speaker)
+    query = filters(settings, **where)
     run_verb(_groups(settings, query) if by_source else _list(settings, query, limit))
 
 
@@ -97,7 +114,8 @@ async def _list(settings: Settings, query: Query, limit: int) -> None:
         ]
         for item in items
     ]
-    print_table(["id", "began", "length", "source", "speakers", "title"], rows, nothing="No conversation yet.")
+    nothing = NOTHING_MATCHES if query else "No conversation yet; `omi-edge import FILE` takes in a recording."
+    print_table(["id", "began", "length", "source", "speakers", "title"], rows, nothing=nothing)
     if cursor:
         settings.say(f"There are more; give --limit above {limit}.")
     return None
@@ -110,18 +128,19 @@ async def _groups(settings: Settings, query: Query) -> None:
         )
     if settings.json:
         return print_json(page)
+    nothing = NOTHING_MATCHES if query else "No source yet."
     rows = [
         [group.source.id, group.source.kind, group.source.name, group.source.device_id or "–", str(group.conversations)]
         for group in page.items
     ]
-    return print_table(["source", "kind", "name", "device", "conversations"], rows, nothing="No source yet.")
+    return print_table(["source", "kind", "name", "device", "conversations"], rows, nothing=nothing)
 
 
 @verb("show", examples=("omi-edge show con_01k9z…", "omi-edge show con_01k9z… --json"))
 @click.argument("conversation_id", metavar="ID")
 @pass_settings
 def show(settings: Settings, conversation_id: str) -> None:
-    """Show one conversation: who said what and when, summary, tasks, memories."""
+    """Show one conversation with everything derived from it: who said what and when, summary, tasks, memories."""
     run_verb(_show(settings, conversation_id))
 
 
@@ -170,24 +189,12 @@ def _print_section(title: str, lines: list[str]) -> None:
 
 @verb("search", examples=("omi-edge search 'dentist appointment'", "omi-edge search train --since 2026-03-01"))
 @click.argument("query", nargs=-1, required=True)
-@click.option("--source", metavar="ID", help="Only from this source.")
-@click.option("--speaker", metavar="NAME", help="Only what this voice said.")
-@click.option("--since", metavar="TIME", help="Only what was said at TIME or later.")
-@click.option("--until", metavar="TIME", help="Only what was said before TIME.")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many.")
+@narrowed("source", "device", "client", "since", "until", "speaker")
+@limited(100, default=20)
 @pass_settings
-def search(
-    settings: Settings,
-    query: tuple[str, ...],
-    source: str | None,
-    speaker: str | None,
-    since: str | None,
-    until: str | None,
-    limit: int,
-) -> None:
-    """Find what was said, best first, with the second of audio that proves it."""
-    asked = filters(settings, source=source, speaker=speaker, since=since, until=until)
-    run_verb(_search(settings, asked | {"q": " ".join(query), "limit": str(limit)}))
+def search(settings: Settings, query: tuple[str, ...], limit: int, **where: str | None) -> None:
+    """Find what was said, with the second of audio that proves it, best first."""
+    run_verb(_search(settings, filters(settings, **where) | {"q": " ".join(query), "limit": str(limit)}))
 
 
 async def _search(settings: Settings, query: Query) -> None:
@@ -211,14 +218,12 @@ async def _search(settings: Settings, query: Query) -> None:
 
 
 @verb("memories", examples=("omi-edge memories", "omi-edge memories --since 2026-03-01 --json"))
-@click.option("--source", metavar="ID", help="Only from this source.")
-@click.option("--since", metavar="TIME", help="Only what was said at TIME or later.")
-@click.option("--until", metavar="TIME", help="Only what was said before TIME.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@narrowed("source", "device", "client", "since", "until")
+@limited(10_000, default=50)
 @pass_settings
-def memories(settings: Settings, source: str | None, since: str | None, until: str | None, limit: int) -> None:
+def memories(settings: Settings, limit: int, **where: str | None) -> None:
     """List what is remembered, newest first."""
-    run_verb(_memories(settings, filters(settings, source=source, since=since, until=until), limit))
+    run_verb(_memories(settings, filters(settings, **where), limit))
 
 
 async def _memories(settings: Settings, query: Query, limit: int) -> None:
@@ -226,8 +231,9 @@ async def _memories(settings: Settings, query: Query, limit: int) -> None:
         items, cursor = await pages(client, "/v1/memories", query, limit, wire.MemoryItem)
     if settings.json:
         return print_json(wire.Page(items, cursor))
+    nothing = NOTHING_MATCHES if query else "No memory yet."
     rows = [[m.id, moment(m.created, settings.zone), m.category, m.content, m.conversation_id or "–"] for m in items]
-    print_table(["id", "since", "category", "memory", "conversation"], rows, nothing="No memory yet.")
+    print_table(["id", "since", "category", "memory", "conversation"], rows, nothing=nothing)
     if cursor:
         settings.say(f"There are more; give --limit above {limit}.")
     return None
@@ -237,7 +243,7 @@ async def _memories(settings: Settings, query: Query, limit: int) -> None:
 @click.argument("conversation_id", metavar="ID")
 @pass_settings
 def close(settings: Settings, conversation_id: str) -> None:
-    """End an open conversation by hand; what follows becomes a new one."""
+    """End a conversation by hand; what follows becomes a new one."""
     run_verb(_close(settings, conversation_id))
 
 
@@ -298,7 +304,9 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)  # mode 0600
     except OSError as error:
-        raise OmiEdgeError(f"{path} cannot be written: {error.strerror}.") from error
+        raise OmiEdgeError(
+            f"{path} cannot be written: {error.strerror}. Name a file in a folder that is there."
+        ) from error
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream

@@ -21,7 +21,7 @@ from omi_edge.cli.present import print_json, print_table, size
 from omi_edge.cli.session import answers
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.clock import SystemClock
-from omi_edge.errors import OmiEdgeError
+from omi_edge.errors import ConfigError, OmiEdgeError
 from omi_edge.listen.vad import model_path
 from omi_edge.opus import libopus_path
 from omi_edge.paths import socket_path
@@ -42,6 +42,7 @@ class Finding(msgspec.Struct, frozen=True):
     """ok, warning or failed."""
     detail: str
     cure: str = ""
+    """Empty where ``detail`` names it."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -70,8 +71,12 @@ def doctor(settings: Settings) -> int:
 def _guarded(name: str, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
     try:
         return check(settings)
+    except ConfigError as error:
+        if check is not _config:
+            return Finding(name, "warning", "not looked at, for the settings cannot be used")
+        return Finding(name, "failed", str(error))
     except OmiEdgeError as error:
-        return Finding(name, "failed", str(error), "See the message.")
+        return Finding(name, "failed", str(error))
 
 
 def _python(_: Settings) -> Finding:
@@ -123,6 +128,8 @@ def _disk(settings: Settings) -> Finding:
 
 def _folder(settings: Settings) -> Finding:
     folder = settings.folder
+    if folder.exists() and not folder.is_dir():
+        return Finding("data folder", "failed", f"{folder} is a file", "Name a folder with --data.")
     if not folder.exists():
         return Finding("data folder", "ok", f"{folder} is not there yet; `omi-edge init` makes it")
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
@@ -139,7 +146,7 @@ def _passphrase_file(settings: Settings) -> Finding:
         return Finding("passphrase file", "ok", "none is configured")
     problem = file_problem(Path(named).expanduser())
     if problem:
-        return Finding("passphrase file", "failed", problem, f"Run: chmod 600 {named}")
+        return Finding("passphrase file", "failed", problem)
     return Finding("passphrase file", "ok", str(named))
 
 

@@ -88,7 +88,7 @@ async def _one(settings: Settings, client: ApiClient, path: Path, began: datetim
         recording = await asyncio.to_thread(Recording, path)
         blocks = await _with_audio(recording)
     except AudioError as error:
-        settings.say(f"{path}: {error}")
+        settings.warn(f"{path}: {error}")
         return Taken(str(path), None, "", problem=str(error))
     start, start_from = _start(recording, path, began)
     told = {
@@ -104,7 +104,7 @@ async def _one(settings: Settings, client: ApiClient, path: Path, began: datetim
         if wait:
             state = await _wait(client, state, progress, SystemClock())
     if recording.damage:
-        settings.say(f"{path}: {recording.damage} What could be read was kept.")
+        settings.warn(f"{path}: {recording.damage} What could be read was kept.")
     return Taken(str(path), state, start_from, recording.damage)
 
 
@@ -196,5 +196,11 @@ def _print(settings: Settings, taken: list[Taken]) -> None:
     if rows:
         print_table(["file", "state", "length", "source", "conversations"], rows, nothing="")
     for one in taken:
-        if one.state is not None and one.state.jobs_failed:
-            settings.say(f"{one.file}: {one.state.jobs_failed} jobs failed; `omi-edge status` names the causes.")
+        if one.state is None:
+            continue
+        if one.state.jobs_failed:
+            settings.warn(f"{one.file}: {one.state.jobs_failed} jobs failed; `omi-edge status` names the causes.")
+        elif one.state.state == "done" and not one.state.conversations:
+            settings.say(f"{one.file}: no speech was found in it.")
+        elif one.state.state == "processing":
+            settings.say(f"{one.file}: its audio is kept; the rest is done while `omi-edge run` runs.")

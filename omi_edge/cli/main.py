@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import msgspec
 
 from omi_edge import __version__
 from omi_edge.cli.settings import Settings
+from omi_edge.config import PREFIX
 from omi_edge.errors import BadInput, OmiEdgeError, UsageError
 from omi_edge.web.wire import Problem
 
@@ -23,11 +26,14 @@ VERBS = {
     # verb: where it is, and the first line of its help; it is imported when it is called
     "init": ("omi_edge.cli.setup:init", "Make the encrypted file."),
     "run": ("omi_edge.cli.service:run", "Run the daemon until it is told to stop."),
-    "demo": ("omi_edge.cli.demo:demo", "Show the main job, end to end, without hardware."),
+    "demo": (
+        "omi_edge.cli.demo:demo",
+        "Watch a spoken conversation arrive over a pendant's wire format and come out as text, tasks and memories.",
+    ),
     "import": ("omi_edge.cli.imports:import_", "Take recordings in, as if they had been heard."),
     "list": ("omi_edge.cli.data:list_", "List conversations, newest first."),
     "show": ("omi_edge.cli.data:show", "Show one conversation with everything derived from it."),
-    "search": ("omi_edge.cli.data:search", "Find what was said, with the second that proves it."),
+    "search": ("omi_edge.cli.data:search", "Find what was said, with the second of audio that proves it."),
     "memories": ("omi_edge.cli.data:memories", "List what is remembered."),
     "tasks": ("omi_edge.cli.tasks:tasks", "List, add, finish and delete tasks."),
     "close": ("omi_edge.cli.data:close", "End a conversation by hand."),
@@ -55,6 +61,17 @@ class VerbTable(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click.Group; a verb that is not known is told with the nearest that is."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            raise click.UsageError(
+                f"there is no verb {args[0]!r}" + (f", did you mean {near[0]}?" if near else ""), ctx
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click.Group; without importing the verbs."""
@@ -106,18 +123,41 @@ def run(arguments: Sequence[str]) -> int:
     except OmiEdgeError as error:
         _tell(error, as_json)
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return UsageError.exit_code
     except click.UsageError as error:
-        if as_json:
-            _print_problem(UsageError.slug, UsageError.status, error.format_message())
-        else:
-            error.show()
-        return 2
+        _tell(UsageError(_usage_sentence(error)), as_json)
+        return UsageError.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough; the interpreter would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if os.environ.get(PREFIX + "LOG_LEVEL") == "debug":
+            raise
+        _tell(OmiEdgeError(_fault_sentence(error)), as_json)
+        return OmiEdgeError.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _usage_sentence(error: click.UsageError) -> str:
+    message = error.format_message()
+    path = error.ctx.command_path if error.ctx is not None else "omi-edge"
+    return f"{message[:1].lower()}{message[1:].rstrip('.')}; see: {path} --help"
+
+
+def _fault_sentence(error: Exception) -> str:
+    """Say where a fault of the program is, without its text, which may hold content."""
+    ours = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if f"{os.sep}omi_edge{os.sep}" in frame.filename
+    ]
+    where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
+    return (
+        f"an unexpected {type(error).__name__} at {where}, a fault of the program: please report this line. "
+        f"{PREFIX}LOG_LEVEL=debug shows more, which may hold what was said."
+    )
 
 
 def _tell(error: OmiEdgeError, as_json: bool) -> None:

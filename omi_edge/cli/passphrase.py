@@ -47,7 +47,7 @@ def read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PassphraseError(f"the passphrase file {path} cannot be read.") from error
+        raise PassphraseError(f"the passphrase file {path} holds no text that can be read; write it anew.") from error
 
 
 def file_problem(path: Path) -> str:
@@ -55,7 +55,7 @@ def file_problem(path: Path) -> str:
     try:
         found = path.stat()
     except OSError as error:
-        return f"the passphrase file {path} cannot be read: {error.strerror}."
+        return f"the passphrase file {path} cannot be read: {error.strerror}. Check its path."
     if found.st_mode & 0o077:
         return f"others may read the passphrase file {path}; run: chmod 600 {path}"
     return ""
@@ -66,7 +66,9 @@ def _read_descriptor(number: int) -> str:
         with os.fdopen(number, "r", encoding="utf-8") as stream:
             return stream.readline()
     except (OSError, UnicodeDecodeError) as error:
-        raise PassphraseError(f"no passphrase can be read from file descriptor {number}.") from error
+        raise PassphraseError(
+            f"no passphrase can be read from file descriptor {number}; open it for reading, as in: {number}<FILE"
+        ) from error
 
 
 def _run(command: str) -> str:
@@ -82,15 +84,15 @@ def _run(command: str) -> str:
 
 def _ask(*, new: bool) -> str:
     if not sys.stdin.isatty():
-        raise PassphraseError(f"a passphrase is needed, and there is no terminal to ask at. Give {_SOURCES}.")
+        raise PassphraseError(f"a passphrase is needed, and there is no terminal to ask at; give {_SOURCES}.")
     first = getpass.getpass("New passphrase: " if new else "Passphrase: ")
     if new and getpass.getpass("Once more: ") != first:
-        raise PassphraseError("the two passphrases differ; nothing was made.")
+        raise PassphraseError("the two passphrases differ, and nothing was made; try again.")
     return first
 
 
 def _kept(text: str) -> str:
     line = text.split("\n", 1)[0].rstrip("\r")
     if not line:
-        raise PassphraseError("the passphrase is empty.")
+        raise PassphraseError("the passphrase is empty; its source must give it on the first line.")
     return line

@@ -46,9 +46,12 @@ async def _status(settings: Settings) -> None:
     if settings.json:
         return print_json(found)
     zone = settings.zone
-    print(f"omi-edge {found.version}, {found.state} since {moment(found.since, zone)}")
+    if found.web:
+        print(f"omi-edge {found.version}, {found.state} since {moment(found.since, zone)}")
+    else:  # only the daemon of a verb has no port
+        print(f"omi-edge {found.version}, no daemon runs; `omi-edge run` starts one")
     print(f"vault     {found.vault}")
-    print(f"API       {found.web or 'on the local socket only'}")
+    print(f"API       {found.web or 'off'}")
     print(f"network   {found.network}")
     print("audio     " + ", ".join(_amount(name, value) for name, value in found.audio.items()))
     for work in found.progress:
@@ -59,18 +62,19 @@ async def _status(settings: Settings) -> None:
     ]
     _section("Jobs", ["stage", "how many"], [row for row in stages if row[1]])
     _section("Failed jobs", ["what"], [[", ".join(f"{k} {v}" for k, v in job.items())] for job in found.failed_jobs])
-    _section(
-        "Engines",
-        ["name", "state", "starts", "failures", "busy"],
-        [[e.name, e.state, str(e.starts), str(e.failures), f"{e.busy_seconds:.1f} s"] for e in found.engines],
-    )
-    _section("Tiers", ["tier", "engine", "speed"], [[s.tier, s.engine, _speed(s)] for s in found.speeds])
+    if found.web:
+        _section(
+            "Engines",
+            ["name", "state", "starts", "failures", "busy"],
+            [[e.name, e.state, str(e.starts), str(e.failures), f"{e.busy_seconds:.1f} s"] for e in found.engines],
+        )
+        _section("Tiers", ["tier", "engine", "speed"], [[s.tier, s.engine, _speed(s)] for s in found.speeds])
     _section("Notices", _NOTICE_HEADERS, [_notice(item, settings) for item in found.notices])
     return None
 
 
 def _amount(name: str, value: int) -> str:
-    words = name.replace("_", " ")
+    words = "kept bytes" if name == "bytes" else name.replace("_", " ")
     return f"{words.removesuffix(' bytes')} {size(value)}" if name.endswith("bytes") else f"{words} {value}"
 
 

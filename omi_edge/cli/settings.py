@@ -55,7 +55,11 @@ class Settings:
     def say(self, text: str) -> None:
         """Tell a person something beside the result: on standard error, not with --quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Tell a person what went wrong in a part of the work: on standard error, with --quiet too."""
+        print(text, file=sys.stderr)
 
 
 pass_settings = click.make_pass_decorator(Settings)
@@ -98,5 +102,5 @@ def _json_option() -> click.Option:
             ctx.ensure_object(Settings).json = True
 
     return click.Option(
-        ["--json"], is_flag=True, expose_value=False, callback=want_json, help="Print JSON, as the API answers it."
+        ["--json"], is_flag=True, expose_value=False, callback=want_json, help="Print JSON instead of text; errors too."
     )

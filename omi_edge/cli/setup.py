@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -13,8 +14,8 @@ from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb, verb_group
 from omi_edge.clock import SystemClock
 from omi_edge.config import PREFIX, known_keys, load
-from omi_edge.errors import UsageError, VaultExists
-from omi_edge.store import database
+from omi_edge.errors import UsageError, VaultError, VaultExists
+from omi_edge.store import database, keys, lock
 from omi_edge.web import wire
 
 
@@ -24,13 +25,16 @@ from omi_edge.web import wire
 def init(settings: Settings, yes: bool) -> None:
     """Make the encrypted file in the data folder, and the key slots that its passphrase opens."""
     folder = settings.folder
-    if (folder / database.NAME).exists():  # before anything is asked
-        raise VaultExists(f"there is a vault in {folder} already; nothing was changed.")
+    _require_room(folder)  # before anything is asked
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("init asks before it makes anything; without a terminal give --yes.")
         click.confirm(f"Make a new vault in {folder}?", abort=True, default=True, err=True)
-    database.Database.create(folder, passphrase(settings, new=True), SystemClock())
+    secret = passphrase(settings, new=True)
+    try:
+        database.Database.create(folder, secret, SystemClock())
+    except OSError as error:
+        raise VaultError(f"no vault can be made in {folder}: {error.strerror}. Name another with --data.") from error
     if settings.json:
         print_json({"folder": str(folder)})
         return
@@ -40,6 +44,24 @@ def init(settings: Settings, yes: bool) -> None:
         "keep the passphrase in a safe place, and back up the whole folder.\n"
         "Next: `omi-edge import FILE` takes in a recording, `omi-edge run` starts the daemon, `omi-edge doctor` checks."
     )
+
+
+def _require_room(folder: Path) -> None:
+    """Raise before anything would be overwritten, or closed to others, that is not ours."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder with --data.")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if database.NAME in found:
+        raise VaultExists(f"there is a vault in {folder} already, and nothing was changed; use it, or another --data.")
+    unfinished = f"{database.NAME}.new" in found
+    if not unfinished and found & {keys.NAME, keys.SECOND_NAME}:
+        raise VaultExists(
+            f"there are key slots without {database.NAME} in {folder}, and nothing was changed: put the vault back that "
+            "they open, or move them away."
+        )
+    ours = {keys.NAME, keys.SECOND_NAME, lock.NAME, "lost+found"}
+    if any(name not in ours and not name.startswith((database.NAME, keys.NAME, keys.SECOND_NAME)) for name in found):
+        raise UsageError(f"there are other files in {folder}; name a new or an empty folder with --data.")
 
 
 @verb_group("config", examples=("omi-edge config check", "omi-edge config show --json"))
@@ -93,7 +115,7 @@ def token() -> None:
 
 @token.command("create", cls=Verb, examples=("omi-edge token create laptop",))
 @click.argument("name")
-@click.option("--role", default="owner", show_default=True, help="What its holder may do.")
+@click.option("--role", metavar="ROLE", default="owner", show_default=True, help="What its holder may do.")
 @pass_settings
 def create(settings: Settings, name: str, role: str) -> None:
     """Make a token and show it, this once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from omi_edge.cli.data import Query, filters, pages
+from omi_edge.cli.data import NOTHING_MATCHES, Query, filters, limited, narrowed, pages
 from omi_edge.cli.present import due, print_json, print_table
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb_group
@@ -22,18 +22,18 @@ from omi_edge.web import wire
         "omi-edge tasks add 'call the dentist' --due 2026-03-06",
     ),
 )
-@click.option("--open/--all", "only_open", default=True, show_default="--open", help="Leave finished ones out, or not.")
-@click.option("--source", metavar="ID", help="Only from this source.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option("--open/--all", "only_open", default=True, help="Leave finished ones out, as usual, or show them too.")
+@narrowed("source", "device", "client")
+@limited(10_000, default=50)
 @click.pass_context
-def tasks(ctx: click.Context, only_open: bool, source: str | None, limit: int) -> None:
+def tasks(ctx: click.Context, only_open: bool, limit: int, **where: str | None) -> None:
     """List, add, finish and delete tasks.
 
     Without a further verb: list them.
     """
     if ctx.invoked_subcommand is None:
         settings = ctx.ensure_object(Settings)
-        query = filters(settings, source=source) | ({"state": "open"} if only_open else {})
+        query = filters(settings, **where) | ({"state": "open"} if only_open else {})
         run_verb(_list(settings, query, limit))
 
 
@@ -80,7 +80,8 @@ async def _list(settings: Settings, query: Query, limit: int) -> None:
         items, cursor = await pages(client, "/v1/tasks", query, limit, wire.TaskItem)
     if settings.json:
         return print_json(wire.Page(items, cursor))
-    print_table(_HEADERS, [_row(item, settings) for item in items], nothing="No task.")
+    nothing = NOTHING_MATCHES if query.keys() - {"state"} else "No open task." if query else "No task yet."
+    print_table(_HEADERS, [_row(item, settings) for item in items], nothing=nothing)
     if cursor:
         settings.say(f"There are more; give --limit above {limit}.")
     return None

@@ -5,6 +5,7 @@ Positions are samples since the run began. Every segment lies inside what is kep
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import msgspec
@@ -83,6 +84,8 @@ class SpeechGate:
 
     def __init__(self, vad: Vad, *, open: float = 0.5, close: float = 0.35) -> None:
         self._vad = vad
+        self._could_be = min(COULD_BE, close)  # what is transcribed is kept, however low the settings are
+        self._around = math.ceil(AROUND_SECONDS * SAMPLE_RATE / CHUNK_SAMPLES)
         self._open_at = open
         self._close_at = close
         self._heard = 0
@@ -105,8 +108,7 @@ class SpeechGate:
         self._end_of_last = 0
         """End of the segment before, in samples."""
         self._history: list[float] = []
-        """Probabilities of the open segment's chunks, from ``_history_from``."""
-        self._history_from = 0
+        """Probabilities of the open segment's chunks since it opened."""
 
     def accept(self, pcm: npt.NDArray[np.int16]) -> list[GateEvent]:
         """Take samples; return what is certain now, in order."""
@@ -133,16 +135,13 @@ class SpeechGate:
     def _judge(self, probability: float) -> None:
         chunk = self._done
         self._done += 1
-        around = _chunks(AROUND_SECONDS)
-        if probability >= COULD_BE:
-            first = max(self._decided, (chunk - around) * CHUNK_SAMPLES)
-            if first > self._decided:
-                self._decide(first, keep=False)
-            self._keep_until = chunk + 1 + around
+        if probability >= self._could_be:
+            self._decide((chunk - self._around) * CHUNK_SAMPLES, keep=False)
+            self._keep_until = chunk + 1 + self._around
         if chunk < self._keep_until:
             self._decide((chunk + 1) * CHUNK_SAMPLES, keep=True)
         else:  # undecided until nothing within reach can be speech any more
-            self._decide((chunk + 1 - around) * CHUNK_SAMPLES, keep=False)
+            self._decide((chunk + 1 - self._around) * CHUNK_SAMPLES, keep=False)
         self._segment(chunk, probability)
 
     def _decide(self, end: int, *, keep: bool) -> None:
@@ -189,7 +188,6 @@ class SpeechGate:
         self._start = max(self._end_of_last, self._candidate * CHUNK_SAMPLES - _samples(PRE_ROLL_SECONDS), 0)
         self._candidate = None
         self._history = []
-        self._history_from = self._done
         self._out.append(Opened(self._start))
         self._confirm()
 
@@ -203,7 +201,8 @@ class SpeechGate:
         assert self._start is not None
         short = self._speech < _chunks(SHORT_SECONDS)
         padding = SHORT_SURROUNDINGS_SECONDS if short else PADDING_SECONDS
-        end = min(limit, self._last_speech * CHUNK_SAMPLES + _samples(padding))
+        longest = self._start + _samples(LONGEST_SECONDS)
+        end = min(limit, longest, self._last_speech * CHUNK_SAMPLES + _samples(padding))
         self._out.append(Closed(self._start, end, min(self._speech * CHUNK_SAMPLES, end - self._start)))
         self._end_of_last = end
         self._start = None
@@ -212,10 +211,11 @@ class SpeechGate:
         self._in_speech = False
 
     def _split(self, chunk: int) -> None:
-        """Cut at the quietest point of the last ten seconds; the rest goes on as a segment of its own."""
+        """Cut at the quietest point of the last ``SPLIT_SEARCH_SECONDS``; the rest goes on as a segment of its own."""
         assert self._start is not None
         search = min(len(self._history), _chunks(SPLIT_SEARCH_SECONDS))
-        recent = np.convolve(self._history[-search:], np.full(5, 0.2), "same")
+        # the mean of five chunks; beyond the ends the nearest counts, or every end would look quiet
+        recent = np.convolve(np.pad(self._history[-search:], 2, "edge"), np.full(5, 0.2), "valid")
         quietest = chunk + 1 - search + int(np.argmin(recent))
         cut = quietest * CHUNK_SAMPLES + CHUNK_SAMPLES // 2
         after = sum(p >= self._close_at for p in self._history[len(self._history) - (chunk - quietest) :])

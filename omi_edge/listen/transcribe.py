@@ -26,6 +26,7 @@ class PocketSphinxRecognizer:
         self._cmn = self._decoder.get_cmn(False)
         self._engine = f"pocketsphinx {importlib.metadata.version('pocketsphinx')} en-us"
         self._rest = b""
+        self._partial = ""
         self._active = False
 
     def start(self) -> None:
@@ -36,6 +37,7 @@ class PocketSphinxRecognizer:
         self._decoder.start_utt()
         self._active = True
         self._rest = b""
+        self._partial = ""
 
     def accept(self, pcm: bytes) -> str:
         """See Recognizer."""
@@ -44,8 +46,10 @@ class PocketSphinxRecognizer:
         for offset in range(0, whole, BLOCK_BYTES):
             self._decoder.process_raw(self._rest[offset : offset + BLOCK_BYTES], no_search=False, full_utt=False)
         self._rest = self._rest[whole:]
-        hypothesis = self._decoder.hyp() if whole else None
-        return _text(hypothesis.hypstr) if hypothesis is not None else ""
+        if whole:
+            hypothesis = self._decoder.hyp()
+            self._partial = _text(hypothesis.hypstr) if hypothesis is not None else ""
+        return self._partial
 
     def finish(self) -> Recognition:
         """See Recognizer."""

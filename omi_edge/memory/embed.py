@@ -20,7 +20,7 @@ import numpy.typing as npt
 from omi_edge.memory.vocabulary import STOP_WORDS
 
 DIMENSIONS = 384
-"""Size of common sentence embeddings (all-MiniLM-L6-v2, bge-small), so that stores and bit scans need no second shape."""
+"""Size of common sentence embeddings (all-MiniLM-L6-v2, bge-small): stores and bit scans need no second shape."""
 GRAM_SIZES = (3, 4, 5)
 STOP_WEIGHT = 0.1
 """Share of a full word that a stop word counts: enough that a text of stop words alone has a direction."""

@@ -1,4 +1,4 @@
-"""The built-in extractor: rules that answer at once, point at the words for each answer, and rather say nothing than guess."""
+"""The built-in extractor: rules that answer at once, prove each answer with words, and rather say nothing than guess."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from omi_edge.memory.tasks import tasks_of
 from omi_edge.memory.vocabulary import ENGLISH
 
 ENGLISH_SHARE = 0.12
-"""Share of ENGLISH words above which a text is taken for English; English has 0.35 to 0.6 of them, other languages few."""
+"""Share of ENGLISH words above which a text is taken for English: it has 0.35 to 0.6, other languages have few."""
 FEW_WORDS = 8
 """Below this many words a share says nothing: one English word will do."""
 

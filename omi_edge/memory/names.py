@@ -1,4 +1,4 @@
-"""Names: which words are people and places, who speaks under which name, and how a lower-case text is written nicely."""
+"""Names: which words are people and places, who speaks under which name, how lower-case text is written nicely."""
 
 from __future__ import annotations
 

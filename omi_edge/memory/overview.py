@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def _interest(word: str) -> float:
 
 def _topics(ranked: Sequence[str], words: Sequence[str]) -> list[str]:
     """Join what is said side by side ("chocolate cake", "train to boston") and leave out what says a topic twice."""
-    pairs = Counter(zip(words, words[1:], strict=False))
+    pairs = Counter(itertools.pairwise(words))
     toward = Counter(
         (a, c) for a, b, c in zip(words, words[1:], words[2:], strict=False) if b == "to" and c in PLACE_WORDS
     )
@@ -82,7 +83,7 @@ def _topics(ranked: Sequence[str], words: Sequence[str]) -> list[str]:
         place = next((b for (a, b), _ in toward.most_common() if a == word), None)
         source = next((a for (a, b), _ in toward.most_common() if b == word and a in ranked), None)
         beside = next((pair for pair, count in pairs.most_common() if word in pair and set(pair) <= set(ranked)
-                       and (count > 1 or pair[0] in GROCERIES and pair[1] == word) and pair[0] != pair[1]), None)  # fmt: skip
+                       and (count > 1 or (pair[0] in GROCERIES and pair[1] == word)) and pair[0] != pair[1]), None)  # fmt: skip
         if place and stem(place) not in used:
             topic = f"{word} to {place}"
         elif source and stem(source) not in used:

@@ -18,7 +18,6 @@ from omi_edge.memory.clauses import Clause, Token, normal
 from omi_edge.memory.dates import Due, find_due
 from omi_edge.memory.embed import stem
 from omi_edge.memory.names import Names
-
 from omi_edge.memory.shopping import shopping_list
 from omi_edge.memory.vocabulary import FEMALE_KIN, FEMALE_NAMES, MALE_KIN, MALE_NAMES, STOP_WORDS, WEEKDAYS
 
@@ -69,7 +68,7 @@ _COMMITMENT = re.compile(
     rf"i promise (?:you )?(?:that )?(?:i'll|i will|to)|i can (?=[a-z]+ (?:you|it|that|them) .*(?:tomorrow|tonight|day\b))|let me) {_SOFT}(?P<verb>[a-z-]+)\b"
 )
 _NEED = re.compile(
-    rf"(?:i|we)(?: really| still| both)? (?:have to|need to|must|have got to|gotta)|(?:i|we)'ve got to|i've to|i(?:'d| had) better"
+    r"(?:i|we)(?: really| still| both)? (?:have to|need to|must|have got to|gotta)|(?:i|we)'ve got to|i've to|i(?:'d| had) better"
 )
 _REQUEST = re.compile(
     rf"(?:(?:can|could|would|will) you (?:please |maybe |also |kindly |just )*|please (?:also |just )*|"
@@ -496,9 +495,9 @@ def _fold(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _same(one: Task, other: Task) -> bool:
-    if one.due_us is not None and other.due_us is not None and one.due_us != other.due_us:
-        if one.due_has_time and other.due_has_time or one.due_certain and other.due_certain:
-            return False
+    both_sure = (one.due_has_time and other.due_has_time) or (one.due_certain and other.due_certain)
+    if both_sure and one.due_us is not None and other.due_us is not None and one.due_us != other.due_us:
+        return False
     first, second = _key(one.description), _key(other.description)
     return len(first & second) >= SAME_SHARE * max(1, len(first | second))
 

@@ -80,6 +80,7 @@ class Intake:
         self._on_gap = on_gap
         self._on_disk = on_disk
         self._waiting: deque[tuple[Notification, int]] = deque()
+        """Notifications, each with the offset of UTC from its time since boot as it came."""
         self._ready: asyncio.Queue[tuple[Heard, Callable[[], None]]] = asyncio.Queue(READY_LIMIT)
         self._drain: asyncio.Task[None] | None = None
         self._keeper = asyncio.create_task(self._keep_all())
@@ -91,8 +92,7 @@ class Intake:
         if len(self._waiting) >= WAITING_LIMIT:
             self.overflowed += 1
             return
-        arrival_us = notification.boot_us + self._clock.utc_us() - self._clock.boot_us()
-        self._waiting.append((notification, arrival_us))
+        self._waiting.append((notification, self._clock.utc_us() - self._clock.boot_us()))
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._drain_waiting())
 
@@ -127,7 +127,7 @@ class Intake:
         """Bring everything that was taken into the file, and end the run."""
         while self._drain is not None and not self._drain.done():
             await asyncio.wait([self._drain])
-        await self._run(self._hearing.finish)
+        await self._run(self._hear_out)
         await self._ready.join()
 
     async def close(self) -> None:
@@ -152,13 +152,20 @@ class Intake:
 
     def _end_run(self) -> None:
         if self._drain is None or self._drain.done():
-            self._drain = asyncio.create_task(self._run(self._hearing.finish))
+            self._drain = asyncio.create_task(self._run(self._hear_out))
 
     def _hear(self, batch: Sequence[tuple[Notification, int]]) -> list[Heard]:
         frames: list[tuple[Frame, int]] = []
-        for notification, arrival_us in batch:
-            frames += [(frame, arrival_us) for frame in self._frames.feed(notification)]
+        for notification, offset_us in batch:
+            # a frame may be whole only with a later notification: it was spoken when its first came
+            frames += [(frame, frame.boot_us + offset_us) for frame in self._frames.feed(notification)]
         return self._hearing.feed(frames)
+
+    def _hear_out(self) -> list[Heard]:
+        """End the run, with the frame that waited for a successor."""
+        offset_us = self._clock.utc_us() - self._clock.boot_us()
+        last = [(frame, frame.boot_us + offset_us) for frame in self._frames.flush()]
+        return self._hearing.feed(last) + self._hearing.finish()
 
     async def _run(self, work: Callable[..., list[Heard]], *arguments: object) -> None:
         with held(self._clock):

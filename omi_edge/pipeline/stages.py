@@ -269,6 +269,7 @@ class Stages:
                 conn, conversation_id, title=understanding.title, overview=understanding.overview,
                 category=understanding.category, emoji=understanding.emoji, extractor=understanding.engine,
             )  # fmt: skip
+            _index_summary(conn, conversations.get(conn, conversation_id))
             return memories.replace_derived(conn, conversation_id, understanding, now_us=now_us)
 
         def after(made: tuple[list[memories.TaskRow], list[memories.MemoryRow]]) -> None:
@@ -365,6 +366,17 @@ def _document(utterance: Utterance) -> Document:
         speaker=utterance.speaker,
         text=utterance.text,
     )
+
+
+def _index_summary(conn: Connection, row: ConversationRow) -> None:
+    """Make title and overview findable; a hit on them points at the conversation's beginning."""
+    search.remove_of_conversation(conn, row.id, ("summary",))
+    text = ". ".join(part for part in (row.title, row.overview) if part)
+    if text:
+        search.put_documents(
+            conn,
+            [Document(row.id, "summary", row.id, row.source_id, row.started_us, row.ended_us, None, text)],
+        )
 
 
 def _supported(understanding: Understanding, said: Sequence[Utterance]) -> Understanding:

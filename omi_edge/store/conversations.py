@@ -9,7 +9,7 @@ from omi_edge.errors import NotFound
 from omi_edge.ids import new_id
 from omi_edge.store import sources
 from omi_edge.store.database import Connection
-from omi_edge.store.filters import Clauses, Filters, Page, encode_cursor
+from omi_edge.store.filters import Clauses, Filters, Page, check_limit, encode_cursor
 
 _SELECT = (
     "SELECT c.id, o.id, o.name, o.kind, o.device_id, o.client_id, c.state, c.started_us, c.ended_us, c.created_us,"
@@ -131,7 +131,8 @@ def set_understanding(
 def listing(
     conn: Connection, *, filters: Filters = Filters(), limit: int = 50, cursor: str | None = None  # noqa: B008 frozen
 ) -> Page[ConversationRow]:  # fmt: skip
-    """Return a page of conversations, the newest first."""
+    """Return a page of conversations, the newest first. Raises BadInput for a cursor or limit that cannot be."""
+    check_limit(limit)
     clauses = Clauses()
     clauses.add_source("c.source_n", filters)
     clauses.add_times("c.started_us", filters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import queue
@@ -29,6 +30,7 @@ from omi_edge.errors import (
     VaultDamaged,
     VaultError,
     VaultExists,
+    VaultMissing,
 )
 from omi_edge.store import keys, migrations
 
@@ -72,21 +74,29 @@ class Database:
 
     @staticmethod
     def create(folder: Path, passphrase: str, clock: Clock) -> None:
-        """Make a vault in ``folder``. Raises VaultExists. Blocks."""
+        """Make a vault in ``folder``. Raises BadInput, VaultExists, DiskFull or VaultError. Blocks."""
         if not passphrase:
             raise BadInput("the passphrase must not be empty.")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
         path = folder / NAME
-        if path.exists():
-            raise VaultExists(f"there is a vault in {folder} already. Use another folder, or that vault.")
-        # the file appears under its name only when it is complete: a creation that was killed can be repeated
         new = folder / (NAME + ".new")
-        for left_over in (new, Path(f"{new}-wal"), Path(f"{new}-shm")):
-            left_over.unlink(missing_ok=True)
-        key = keys.create(folder, passphrase)
-        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with _mapped_errors():
+        with _mapped_errors(path):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.exists():
+                raise VaultExists(f"there is a vault in {folder} already. Use another folder, or that vault.")
+            if not new.exists() and any((folder / name).exists() for name in (keys.NAME, keys.SECOND_NAME)):
+                # new ones in their place would lock the owner out of a vault that comes back from a backup
+                raise VaultExists(
+                    f"there are key slots in {folder}, but their {NAME} is gone. Put it back from a backup, "
+                    "or use another folder."
+                )
+            folder.chmod(0o700)
+            # the file appears under its name only when it is complete, and an unfinished one is there before its
+            # key slots: a creation that was killed can be repeated
+            for left_over in (Path(f"{new}-wal"), Path(f"{new}-shm")):
+                left_over.unlink(missing_ok=True)
+            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            keys.sync_folder(folder)
+            key = keys.create(folder, passphrase)
             connection = _connect(new, key)
             try:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -98,8 +108,8 @@ class Database:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 connection.close()
-        new.replace(path)
-        keys.sync_folder(folder)
+            new.replace(path)
+            keys.sync_folder(folder)
 
     @classmethod
     def open(cls, folder: Path, passphrase: str, clock: Clock, *, progress: Progress | None = None) -> Database:
@@ -108,13 +118,23 @@ class Database:
         Raises VaultMissing, PassphraseError (nothing is touched), VaultDamaged or VaultNewer. ``progress`` is told
         what takes long, and how far it is from 0 to 1; it is called in the calling thread.
         """
-        key = keys.unlock(folder, passphrase)
         path = folder / NAME
+        try:
+            key = keys.unlock(folder, passphrase)
+        except VaultMissing as error:
+            if not path.exists():
+                raise
+            raise VaultDamaged(
+                f"the key slots of the vault in {folder} are gone. Put {keys.NAME} back from a backup; "
+                "without it the vault cannot be opened."
+            ) from error
         if not path.is_file():
             raise VaultDamaged(
                 f"{path} is gone although its key slots are there. Put it back from a backup; no new one is made."
             )
         with _mapped_errors(path):
+            if path.stat().st_size < key.cipher.page_size:  # SQLite would make a new database of it
+                raise VaultDamaged(f"{path} is cut off. Put it back from a backup; no new one is made.")
             connection = _connect(path, key)
             try:
                 if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -243,6 +263,7 @@ def _connect(path: Path, key: keys.VaultKey) -> Connection:
             "PRAGMA synchronous = FULL",
             "PRAGMA secure_delete = ON",
             "PRAGMA foreign_keys = ON",
+            "PRAGMA recursive_triggers = ON",  # else REPLACE would pass by the triggers that keep the audit
             "PRAGMA trusted_schema = OFF",
             f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}",
             *(("PRAGMA fullfsync = ON", "PRAGMA checkpoint_fullfsync = ON") if sys.platform == "darwin" else ()),
@@ -263,7 +284,13 @@ def _mapped_errors(path: Path | None = None) -> Iterator[None]:
         yield
     except sqlcipher.Error as error:
         raise _ours(error, where) from error
+    except (OverflowError, UnicodeEncodeError):  # the error itself quotes the value
+        raise BadInput("a value is beyond what the vault can hold: a number of 64 bits, text of whole characters.") from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"there is no space left for the vault{where}. Free some space; nothing that was stored is lost."
+            ) from error
         raise VaultError(f"the vault's files cannot be used{where}: {error.strerror}.") from error
 
 

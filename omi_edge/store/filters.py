@@ -67,6 +67,13 @@ class Clauses:
         return "WHERE " + " AND ".join(self._conditions) if self._conditions else ""
 
 
+def check_limit(limit: int) -> int:
+    """Return how many items a page may have. Raises BadInput below one."""
+    if limit < 1:
+        raise BadInput("a page has at least one item.", "limit")
+    return limit
+
+
 def encode_cursor(at_us: int, n: int) -> str:
     """Return an opaque cursor."""
     return base64.urlsafe_b64encode(f"{at_us}.{n}".encode()).decode().rstrip("=")

@@ -112,7 +112,11 @@ def sweep(conn: Connection, now_us: int) -> int:
         "UPDATE jobs SET state = 'queued', not_before_us = ?, attempts = max(0, attempts - 1) WHERE state = 'running'",
         (now_us,),
     ).rowcount
-    conn.execute("UPDATE jobs SET not_before_us = ? WHERE state = 'queued' AND not_before_us > ?", (now_us, now_us))
+    for stage in Stage:
+        conn.execute(
+            "UPDATE jobs SET not_before_us = ? WHERE state = 'queued' AND stage = ? AND not_before_us > ?",
+            (now_us, stage.value, now_us),
+        )
     return int(swept)
 
 

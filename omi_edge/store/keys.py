@@ -14,11 +14,12 @@ import secrets
 from pathlib import Path
 
 import msgspec
+from argon2.exceptions import HashingError
 from argon2.low_level import Type, hash_secret_raw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from omi_edge.errors import PassphraseError, VaultDamaged, VaultMissing, VaultNewer
+from omi_edge.errors import PassphraseError, VaultDamaged, VaultError, VaultMissing, VaultNewer
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ ARGON2_ROUNDS = 3
 ARGON2_LANES = 4
 """RFC 9106 §4, second recommended option: Argon2id, 64 MiB, t=3, p=4."""
 KEY_BYTES, SALT_BYTES, NONCE_BYTES = 32, 16, 12
+TAG_BYTES = 16
+MOST_MEMORY_KIB, MOST_ROUNDS, MOST_LANES = 4 * 1024 * 1024, 1000, 64
+"""A slot that asks for more is damaged: nobody waits for hours, or for memory that is not there, on a flipped bit."""
 
 
 class Cipher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +66,12 @@ class Keyslots(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: tuple[Slot, ...]
 
 
+class _Version(msgspec.Struct, frozen=True):
+    """The one field that every version of the file has."""
+
+    version: int
+
+
 class VaultKey(msgspec.Struct, frozen=True):
     """What opens the database."""
 
@@ -84,45 +94,27 @@ def create(folder: Path, passphrase: str) -> VaultKey:
 
 
 def unlock(folder: Path, passphrase: str) -> VaultKey:
-    """Return the data key. Raises PassphraseError, VaultMissing, VaultDamaged or VaultNewer; changes nothing."""
-    slots, damaged = read(folder)
-    for slot in slots.slots:
-        if slot.kind != "passphrase":
-            continue
-        try:
-            key = AESGCM(_stretch(passphrase, slot)).decrypt(
-                _bytes(slot.nonce), _bytes(slot.wrapped), _authenticated(slots)
-            )
-        except InvalidTag:
-            continue
-        if damaged:
-            log.warning("a damaged copy of the key slots was mended", extra={"file": damaged})
-            write(folder, slots)
-        return VaultKey(key, bytes.fromhex(slots.salt), slots.cipher)
+    """Return the data key. Raises PassphraseError, VaultMissing, VaultDamaged or VaultNewer; changes nothing.
+
+    A copy of the slots that is damaged, or does not open while the other does, is written anew.
+    """
+    found = _copies(folder)
+    for slots in dict.fromkeys(found.values()):
+        key = _unwrap(slots, passphrase)
+        if key is not None:
+            damaged = [name for name in (NAME, SECOND_NAME) if found.get(name) != slots]
+            if damaged:
+                _mend(folder, slots, damaged)
+            return VaultKey(key, bytes.fromhex(slots.salt), slots.cipher)
     raise PassphraseError("wrong passphrase. Nothing was changed; try again.")
 
 
 def read(folder: Path) -> tuple[Keyslots, str]:
     """Return the slots from the first readable copy, and the name of a copy that could not be read or differs."""
-    found: dict[str, Keyslots] = {}
-    problems: dict[str, Exception] = {}
-    for name in (NAME, SECOND_NAME):
-        try:
-            found[name] = _parse((folder / name).read_bytes())
-        except (OSError, msgspec.MsgspecError, ValueError) as error:
-            problems[name] = error
-    if not found:
-        if all(isinstance(error, FileNotFoundError) for error in problems.values()):
-            raise VaultMissing(f"there is no vault in {folder}. `omi-edge init` makes one.")
-        raise VaultDamaged(
-            f"both copies of the key slots in {folder} are damaged. Put {NAME} back from a backup; "
-            "without it the vault cannot be opened."
-        )
-    newest = next(iter(found.values()))
-    if newest.version > VERSION:
-        raise VaultNewer(f"the key slots in {folder} were written by a newer omi-edge. Update this one.")
-    differing = [name for name in (NAME, SECOND_NAME) if found.get(name) != newest]
-    return newest, differing[0] if differing else ""
+    found = _copies(folder)
+    first = next(iter(found.values()))
+    differing = [name for name in (NAME, SECOND_NAME) if found.get(name) != first]
+    return first, differing[0] if differing else ""
 
 
 def write(folder: Path, slots: Keyslots) -> None:
@@ -148,11 +140,76 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _copies(folder: Path) -> dict[str, Keyslots]:
+    """Return the copies that can be read, at least one."""
+    found: dict[str, Keyslots] = {}
+    problems: list[Exception] = []
+    for name in (NAME, SECOND_NAME):
+        try:
+            data = (folder / name).read_bytes()
+            newer = msgspec.json.decode(data, type=_Version).version > VERSION
+            if not newer:
+                found[name] = _parse(data)
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            problems.append(error)
+        else:
+            if newer:  # even beside an older copy: that one may be what the newer program left behind
+                raise VaultNewer(f"the key slots in {folder} were written by a newer omi-edge. Update this one.")
+    if found:
+        return found
+    if all(isinstance(error, FileNotFoundError | NotADirectoryError) for error in problems):
+        raise VaultMissing(f"there is no vault in {folder}. `omi-edge init` makes one.")
+    for error in problems:
+        if isinstance(error, PermissionError):
+            raise VaultError(f"the key slots in {folder} may not be read: {error.strerror}. Check who owns them.")
+    raise VaultDamaged(
+        f"both copies of the key slots in {folder} are damaged. Put {NAME} back from a backup; "
+        "without it the vault cannot be opened."
+    )
+
+
 def _parse(data: bytes) -> Keyslots:
+    """Return the slots. Raises ValueError or msgspec.MsgspecError for what this program cannot have written."""
     slots = msgspec.json.decode(data, type=Keyslots)
     if len(bytes.fromhex(slots.salt)) != SALT_BYTES:
         raise ValueError("salt")
+    for slot in slots.slots:
+        lengths = len(_bytes(slot.salt)), len(_bytes(slot.nonce)), len(_bytes(slot.wrapped))
+        if lengths != (SALT_BYTES, NONCE_BYTES, KEY_BYTES + TAG_BYTES):
+            raise ValueError("slot")
+        if not (
+            1 <= slot.lanes <= MOST_LANES
+            and 1 <= slot.rounds <= MOST_ROUNDS
+            and 8 * slot.lanes <= slot.memory_kib <= MOST_MEMORY_KIB  # RFC 9106 §3.1: at least 8 KiB a lane
+        ):
+            raise ValueError("cost")
     return slots
+
+
+def _mend(folder: Path, slots: Keyslots, damaged: list[str]) -> None:
+    try:
+        write(folder, slots)
+    except OSError:  # a full or read-only disk must not keep the owner out
+        log.warning("a damaged copy of the key slots could not be mended", extra={"file": damaged[0]})
+    else:
+        log.warning("a damaged copy of the key slots was mended", extra={"file": damaged[0]})
+
+
+def _unwrap(slots: Keyslots, passphrase: str) -> bytes | None:
+    """Return the data key, None when no slot opens."""
+    for slot in slots.slots:
+        if slot.kind == "passphrase":
+            try:
+                return AESGCM(_stretch(passphrase, slot)).decrypt(
+                    _bytes(slot.nonce), _bytes(slot.wrapped), _authenticated(slots)
+                )
+            except InvalidTag:
+                continue
+            except HashingError as error:
+                raise VaultError(
+                    f"the passphrase could not be tried: it takes {slot.memory_kib // 1024} MiB of memory."
+                ) from error
+    return None
 
 
 def _wrap(slots: Keyslots, key: bytes, passphrase: str) -> Slot:
@@ -171,7 +228,7 @@ def _authenticated(slots: Keyslots) -> bytes:
 
 def _stretch(passphrase: str, slot: Slot) -> bytes:
     return hash_secret_raw(
-        passphrase.encode(), _bytes(slot.salt), time_cost=slot.rounds, memory_cost=slot.memory_kib,
+        passphrase.encode("utf-8", "surrogatepass"), _bytes(slot.salt), time_cost=slot.rounds, memory_cost=slot.memory_kib,
         parallelism=slot.lanes, hash_len=KEY_BYTES, type=Type.ID,
     )  # fmt: skip
 
@@ -181,4 +238,4 @@ def _text(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return base64.b64decode(text)
+    return base64.b64decode(text, validate=True)

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from omi_edge.errors import AlreadyRunning, VaultMissing
+from omi_edge.errors import AlreadyRunning, VaultError, VaultMissing
 
 NAME = "lock"
 
@@ -19,18 +19,25 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises AlreadyRunning when another process holds it."""
+        """Take the lock. Raises AlreadyRunning when another holds it, VaultMissing, or VaultError; harmless twice."""
+        if self._descriptor is not None:
+            return
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
             raise VaultMissing(f"there is no folder {self._path.parent}. `omi-edge init` makes it.") from error
+        except OSError as error:
+            raise VaultError(f"{self._path} cannot be used: {error.strerror}.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(descriptor)
             raise AlreadyRunning(
                 f"another omi-edge works on {self._path.parent}. Stop it, or use another folder with --data."
             ) from error
+        except OSError as error:  # some network file systems have no locks
+            os.close(descriptor)
+            raise VaultError(f"{self._path} cannot be locked: {error.strerror}.") from error
         self._descriptor = descriptor
 
     def release(self) -> None:

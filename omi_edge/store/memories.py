@@ -12,7 +12,7 @@ from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
 from omi_edge.store import conversations, search
 from omi_edge.store.database import Connection
-from omi_edge.store.filters import Clauses, Filters, Page, encode_cursor
+from omi_edge.store.filters import Clauses, Filters, Page, check_limit, encode_cursor
 from omi_edge.store.search import Document
 
 _TASKS = (
@@ -87,17 +87,26 @@ class MemoryRow(msgspec.Struct, frozen=True):
     evidence: tuple[EvidenceRow, ...]
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """What stays of a derived thing when it is derived again."""
+
+    id: str
+    created_us: int
+    completed_us: int | None = None
+
+
 def replace_derived(
     conn: Connection, conversation_id: str, understanding: Understanding, *, now_us: int
 ) -> tuple[list[TaskRow], list[MemoryRow]]:
     """Put what was derived from a conversation in the place of what was derived before.
 
-    What a person made or edited stays. A thing that says the same as before keeps its id.
+    What a person made or edited stays. A thing that says the same as before keeps its id and its age, and a task that
+    was ticked off stays so.
     """
     conversation_n = conversations.number(conn, conversation_id)
     source_id = conversations.get(conn, conversation_id).source_id
-    known_tasks = _derived(conn, "tasks", "description", conversation_n)
-    known_memories = _derived(conn, "memories", "content", conversation_n)
+    known_tasks = _take_derived(conn, "tasks", "description", conversation_n)
+    known_memories = _take_derived(conn, "memories", "content", conversation_n)
     edited = {
         row[0].casefold()
         for table, column in (("tasks", "description"), ("memories", "content"))
@@ -105,22 +114,19 @@ def replace_derived(
             f"SELECT {column} FROM {table} WHERE conversation_n = ? AND origin = 'edited'", (conversation_n,)
         )
     }
-    for table, known in (("tasks", known_tasks), ("memories", known_memories)):
-        for thing_id in known.values():
-            _remove(conn, table, thing_id)
     tasks, memories = [], []
     for task in understanding.tasks:
         if task.description.casefold() not in edited:
-            thing_id = known_tasks.pop(task.description.casefold(), "") or new_id("tsk", now_us)
-            _insert_task(conn, thing_id, task, conversation_n, understanding.engine, now_us)
-            _add_evidence(conn, thing_id, conversation_n, task.evidence)
-            tasks.append(_indexed_task(conn, thing_id, conversation_id, source_id))
+            known = known_tasks.pop(task.description.casefold(), None) or _Known(new_id("tsk", now_us), now_us)
+            _insert_task(conn, known, task, conversation_n, understanding.engine, now_us)
+            _add_evidence(conn, known.id, conversation_n, task.evidence)
+            tasks.append(_indexed_task(conn, known.id, conversation_id, source_id))
     for memory in understanding.memories:
         if memory.content.casefold() not in edited:
-            thing_id = known_memories.pop(memory.content.casefold(), "") or new_id("mem", now_us)
-            _insert_memory(conn, thing_id, memory, conversation_n, understanding.engine, now_us)
-            _add_evidence(conn, thing_id, conversation_n, memory.evidence)
-            memories.append(_indexed_memory(conn, thing_id, conversation_id, source_id))
+            known = known_memories.pop(memory.content.casefold(), None) or _Known(new_id("mem", now_us), now_us)
+            _insert_memory(conn, known, memory, conversation_n, understanding.engine, now_us)
+            _add_evidence(conn, known.id, conversation_n, memory.evidence)
+            memories.append(_indexed_memory(conn, known.id, conversation_id, source_id))
     return tasks, memories
 
 
@@ -214,11 +220,26 @@ def delete_memory(conn: Connection, memory_id: str) -> None:
     _remove(conn, "memories", memory_id)
 
 
+def evidence_of(conn: Connection, thing_id: str) -> tuple[EvidenceRow, ...]:
+    """Return what proves a task or a memory, in order; nothing for what was written by hand."""
+    rows = conn.execute(
+        "SELECT e.utterance_id, c.id, o.id, e.start_us, e.end_us, c.started_us FROM evidence e"
+        " JOIN conversations c ON c.n = e.conversation_n JOIN sources o ON o.n = c.source_n"
+        " WHERE e.thing_id = ? ORDER BY e.n",
+        (thing_id,),
+    )
+    return tuple(
+        EvidenceRow(utterance_id, conversation_id, source_id, start_us, end_us, (start_us - started_us) / 1e6)
+        for utterance_id, conversation_id, source_id, start_us, end_us, started_us in rows
+    )
+
+
 def list_tasks(
     conn: Connection, *, filters: Filters = Filters(), state: str | None = None, limit: int = 50,  # noqa: B008 frozen
     cursor: str | None = None,
 ) -> Page[TaskRow]:  # fmt: skip
-    """Return a page of tasks, the newest first."""
+    """Return a page of tasks, the newest first. Raises BadInput for a cursor or limit that cannot be."""
+    check_limit(limit)
     clauses = _list_clauses("t", filters, cursor)
     if state is not None:
         clauses.add("t.state = ?", state)
@@ -232,7 +253,8 @@ def list_tasks(
 def list_memories(
     conn: Connection, *, filters: Filters = Filters(), limit: int = 50, cursor: str | None = None  # noqa: B008 frozen
 ) -> Page[MemoryRow]:  # fmt: skip
-    """Return a page of memories, the newest first."""
+    """Return a page of memories, the newest first. Raises BadInput for a cursor or limit that cannot be."""
+    check_limit(limit)
     clauses = _list_clauses("m", filters, cursor)
     rows = conn.execute(
         f"{_MEMORIES} {clauses.where()} ORDER BY m.created_us DESC, m.n DESC LIMIT ?", (*clauses.values, limit + 1)
@@ -257,35 +279,41 @@ def _list_clauses(table: str, filters: Filters, cursor: str | None) -> Clauses:
     return clauses
 
 
-def _derived(conn: Connection, table: str, column: str, conversation_n: int) -> dict[str, str]:
+def _take_derived(conn: Connection, table: str, column: str, conversation_n: int) -> dict[str, _Known]:
+    """Remove what was derived; return what stays of it by its text."""
+    completed = "completed_us" if table == "tasks" else "NULL"
     rows = conn.execute(
-        f"SELECT {column}, id FROM {table} WHERE conversation_n = ? AND origin = 'derived'", (conversation_n,)
-    )
-    return {text.casefold(): thing_id for text, thing_id in rows}
+        f"SELECT {column}, id, created_us, {completed} FROM {table} WHERE conversation_n = ? AND origin = 'derived'"
+        " ORDER BY n DESC",  # of several that say the same the oldest is the one that is known
+        (conversation_n,),
+    ).fetchall()
+    for row in rows:
+        _remove(conn, table, row[1])
+    return {text.casefold(): _Known(thing_id, created_us, done_us) for text, thing_id, created_us, done_us in rows}
 
 
-def _insert_task(conn: Connection, thing_id: str, task: Task, conversation_n: int, engine: str, now_us: int) -> None:
+def _insert_task(conn: Connection, known: _Known, task: Task, conversation_n: int, engine: str, now_us: int) -> None:
     conn.execute(
         "INSERT INTO tasks (id, conversation_n, description, owner, owner_name, due_us, due_has_time, due_certain,"
-        " priority, kind, trigger_phrase, confidence, created_us, updated_us, origin, engine)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        " priority, kind, trigger_phrase, confidence, state, completed_us, created_us, updated_us, origin, engine)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
         (
-            thing_id, conversation_n, task.description, task.owner.value, task.owner_name, task.due_us,
+            known.id, conversation_n, task.description, task.owner.value, task.owner_name, task.due_us,
             int(task.due_has_time), int(task.due_certain), task.priority, task.kind, task.trigger, task.confidence,
-            now_us, now_us, engine,
+            "open" if known.completed_us is None else "completed", known.completed_us, known.created_us, now_us, engine,
         ),
     )  # fmt: skip
 
 
 def _insert_memory(
-    conn: Connection, thing_id: str, memory: Memory, conversation_n: int, engine: str, now_us: int
+    conn: Connection, known: _Known, memory: Memory, conversation_n: int, engine: str, now_us: int
 ) -> None:
     conn.execute(
         "INSERT INTO memories (id, conversation_n, content, subject, category, confidence, created_us, updated_us,"
         " origin, engine) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
         (
-            thing_id, conversation_n, memory.content, memory.subject, memory.category, memory.confidence, now_us,
-            now_us, engine,
+            known.id, conversation_n, memory.content, memory.subject, memory.category, memory.confidence,
+            known.created_us, now_us, engine,
         ),
     )  # fmt: skip
 
@@ -358,24 +386,11 @@ def _check(fields: dict[str, Any]) -> None:
             raise BadInput(f"{name} must be one of {', '.join(allowed)}.", name)
 
 
-def _evidence(conn: Connection, thing_id: str) -> tuple[EvidenceRow, ...]:
-    rows = conn.execute(
-        "SELECT e.utterance_id, c.id, o.id, e.start_us, e.end_us, c.started_us FROM evidence e"
-        " JOIN conversations c ON c.n = e.conversation_n JOIN sources o ON o.n = c.source_n"
-        " WHERE e.thing_id = ? ORDER BY e.n",
-        (thing_id,),
-    )
-    return tuple(
-        EvidenceRow(utterance_id, conversation_id, source_id, start_us, end_us, (start_us - started_us) / 1e6)
-        for utterance_id, conversation_id, source_id, start_us, end_us, started_us in rows
-    )
-
-
 def _task(conn: Connection, row: Sequence[Any]) -> TaskRow:
     fields = dict(zip(TaskRow.__struct_fields__, row[:-1], strict=False))
-    return msgspec.convert({**fields, "evidence": _evidence(conn, row[0])}, TaskRow, strict=False)
+    return msgspec.convert({**fields, "evidence": evidence_of(conn, row[0])}, TaskRow, strict=False)
 
 
 def _memory(conn: Connection, row: Sequence[Any]) -> MemoryRow:
     fields = dict(zip(MemoryRow.__struct_fields__, row[:-1], strict=False))
-    return msgspec.convert({**fields, "evidence": _evidence(conn, row[0])}, MemoryRow, strict=False)
+    return msgspec.convert({**fields, "evidence": evidence_of(conn, row[0])}, MemoryRow, strict=False)

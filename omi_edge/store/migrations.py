@@ -171,12 +171,13 @@ MIGRATIONS: Sequence[Migration] = ((1, FIRST),)
 
 
 def migrate(
-    connection: Any, progress: Callable[[str, float], None] | None = None, steps: Sequence[Migration] = MIGRATIONS
+    connection: Any, progress: Callable[[str, float], None] | None = None, steps: Sequence[Migration] | None = None
 ) -> None:
-    """Bring the file to the newest version.
+    """Bring the file to the newest version of ``steps``, MIGRATIONS by default.
 
     Raises VaultNewer for a file that is beyond it; a step that fails leaves all as it was before that step.
     """
+    steps = MIGRATIONS if steps is None else steps
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = steps[-1][0]
     if version > newest:

@@ -31,7 +31,9 @@ ARM_LIMIT = 200
 """Hits of each search that are merged."""
 LEAST_LIKENESS = 0.25
 """Cosine below which two texts share so little that the vector proves nothing."""
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\s\0-/:-@\[-`{-\x7f\ud800-\udfff]+")
+"""All but spaces, control and punctuation characters of ASCII: what the tokenizer makes of the rest, accents and vowel
+signs that are characters of their own among it, is the same in a query and in a document."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -201,16 +203,18 @@ def remove_of_conversation(conn: Connection, conversation_id: str, kinds: Sequen
 
 
 def put_vectors(conn: Connection, model: str, vectors: Iterable[tuple[int, Any]]) -> None:
-    """Store the unit vectors of documents, float32 of equal length."""
+    """Store the unit vectors of documents, float32 of equal length; a document that is gone by now is passed over."""
     for document_id, vector in vectors:
         values = np.asarray(vector, np.float32)
         scale = float(np.abs(values).max()) / 127 or 1.0
         bits = _sign_bits(values).tobytes()
-        conn.execute(
-            "INSERT OR REPLACE INTO vectors (document_id, model, bits, codes, scale) VALUES (?, ?, ?, ?, ?)",
-            (document_id, model, bits, np.rint(values / scale).astype(np.int8).tobytes(), scale),
+        added = conn.execute(
+            "INSERT OR REPLACE INTO vectors (document_id, model, bits, codes, scale)"
+            " SELECT id, ?, ?, ?, ? FROM documents WHERE id = ?",
+            (model, bits, np.rint(values / scale).astype(np.int8).tobytes(), scale, document_id),
         )
-        _note(conn, document_id, bits)
+        if added.rowcount and conn.index is not None:
+            conn.index.note(document_id, bits if model == conn.index.model else None)
 
 
 def without_vectors(
@@ -249,7 +253,7 @@ def search(
 
 
 def _by_words(conn: Connection, text: str, filters: Filters) -> list[int]:
-    words = list(dict.fromkeys(_WORD.findall(text.lower().replace("\0", " "))))[:WORDS_LIMIT]
+    words = list(dict.fromkeys(_WORD.findall(text.lower())))[:WORDS_LIMIT]
     if not words:
         return []
     query = " OR ".join(f'"{word}"' for word in words)
@@ -319,13 +323,8 @@ def _hit(conn: Connection, document_id: int, score: float) -> Hit:
 def _remove(conn: Connection, document_id: int) -> None:
     conn.execute("DELETE FROM vectors WHERE document_id = ?", (document_id,))
     conn.execute("DELETE FROM documents WHERE id = ?", (document_id,))
-    _note(conn, document_id, None)
-
-
-def _note(conn: Connection, document_id: int, bits: bytes | None) -> None:
-    """Tell the index that the writing connection keeps current."""
     if conn.index is not None:
-        conn.index.note(document_id, bits)
+        conn.index.note(document_id, None)
 
 
 def _sign_bits(vector: Vector) -> npt.NDArray[np.uint8]:

@@ -91,10 +91,13 @@ def live_version(conn: Connection, conversation_id: str) -> str:
 def utterances(conn: Connection, conversation_id: str, version_id: str | None = None) -> list[Utterance]:
     """Return the utterances of a version, the active one by default, in order of time. Raises NotFound."""
     wanted = version_id or conversations.get(conn, conversation_id).version_id
-    rows = conn.execute(
-        f"{_SELECT} WHERE u.version_n = (SELECT n FROM transcript_versions WHERE id = ?) ORDER BY u.start_us, u.id",
-        (wanted,),
-    )
+    found = conn.execute(
+        "SELECT n FROM transcript_versions WHERE id = ? AND conversation_n = ?",
+        (wanted, conversations.number(conn, conversation_id)),
+    ).fetchone()
+    if found is None:
+        raise NotFound("the conversation has no such version of a transcript.")
+    rows = conn.execute(f"{_SELECT} WHERE u.version_n = ? ORDER BY u.start_us, u.id", (found[0],))
     return [_utterance(row) for row in rows]
 
 
@@ -143,7 +146,8 @@ def speakers(conn: Connection, conversation_id: str) -> list[SpeakerRow]:
     """Return who spoke in the active version and for how long, the most talkative first."""
     rows = conn.execute(
         "SELECT speaker, max(person_id), sum(end_us - start_us), count(*) FROM utterances"
-        " WHERE text <> '' AND version_n = (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id"
+        " WHERE text <> '' AND version_n ="
+        " (SELECT v.n FROM transcript_versions v JOIN conversations c ON c.version_id = v.id"
         " WHERE c.id = ?)"
         " GROUP BY speaker ORDER BY 3 DESC",
         (conversation_id,),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from omi_edge import domain
-from omi_edge.store import sources, transcripts
+from omi_edge.store import memories, sources, transcripts
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Connection
 from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
@@ -68,7 +68,7 @@ def conversation_item(conn: Connection, row: ConversationRow) -> wire.Conversati
 
 
 def conversation(
-    conn: Connection, row: ConversationRow, tasks: Iterable[TaskRow], memories: Iterable[MemoryRow]
+    conn: Connection, row: ConversationRow, tasks: Iterable[TaskRow], facts: Iterable[MemoryRow]
 ) -> wire.Conversation:
     """Return a conversation with everything derived from it."""
     item = conversation_item(conn, row)
@@ -77,7 +77,7 @@ def conversation(
         closed_by=row.closed_by,
         extractor=row.extractor,
         tasks=[task(found) for found in tasks],
-        memories=[memory(found) for found in memories],
+        memories=[memory(found) for found in facts],
         transcript=f"/v1/conversations/{row.id}/transcript",
         audio=f"/v1/conversations/{row.id}/audio",
     )
@@ -163,8 +163,10 @@ def hit(conn: Connection, row: Hit) -> wire.Hit:
         found = sources.get(conn, row.source_id)
         source = wire.SourceRef(found.id, found.name, found.kind, found.device_id, found.client_id)
     proof = None
-    if row.conversation_id is not None and row.offset_s is not None:
+    if row.kind == "utterance" and row.conversation_id is not None and row.offset_s is not None:
         proof = _span(row.conversation_id, row.ref_id, row.start_us, row.end_us, row.offset_s)
+    elif evidence := memories.evidence_of(conn, row.ref_id):
+        proof = span(evidence[0])
     return wire.Hit(
         kind=row.kind,
         id=row.ref_id,

@@ -63,7 +63,7 @@ def test_a_passphrase_file_that_others_may_read(tmp_path: Path, capsys: pytest.C
     path.chmod(0o644)
     code, found = report(capsys, "--data", str(tmp_path / "none"), "--passphrase-file", str(path))
     assert code == 1
-    assert f"chmod 600 {path}" in found["passphrase file"]["cure"]
+    assert f"chmod 600 {path}" in found["passphrase file"]["detail"]
 
 
 def test_settings_that_cannot_be_used(

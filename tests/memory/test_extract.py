@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
-import pytest
 
 from omi_edge.domain import Task
 from omi_edge.memory.embed import stem
@@ -11,8 +10,8 @@ from tests.memory.dialogues import CASES, Case
 from tests.memory.talk import local, rough, understand
 
 TASK_PRECISION = TASK_RECALL = DATES_RIGHT = MEMORY_PRECISION = MEMORY_RECALL = 0.95
-"""Bars over the labelled dialogues, clean and rough together. The rules were written with these dialogues in view, so they
-guard what works; they do not say how well the rules do on talk nobody has seen."""
+"""Bars over the labelled dialogues, clean and rough together. The rules were written with these dialogues in view: the
+bars guard what works; they do not say how well the rules do on talk nobody has seen."""
 
 
 class Score(msgspec.Struct):

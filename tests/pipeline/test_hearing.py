@@ -133,7 +133,7 @@ def test_live_audio_is_what_the_file_gives_back(parts: list[tuple[float, float]]
 
 def test_a_short_hole_is_concealed_and_counted() -> None:
     frames = arrivals(sound((4, 3000)))
-    lost = frames[:50] + [(Frame(frames[55][0].data, 0, lost=5), frames[55][1])] + frames[56:]
+    lost = [*frames[:50], (Frame(frames[55][0].data, 0, lost=5), frames[55][1]), *frames[56:]]
     heard = list(fed(hearing(), lost))
     assert sum(item.lost for item in heard if isinstance(item, ChunkReady)) == 5
     assert sum(chunk.lost for chunk in chunks_of(heard)) == 5
@@ -143,7 +143,7 @@ def test_a_short_hole_is_concealed_and_counted() -> None:
 
 def test_a_long_hole_parts_two_runs_at_their_true_times() -> None:
     frames = arrivals(sound((6, 3000)))
-    lost = frames[:100] + [(Frame(frames[200][0].data, 0, lost=100), frames[200][1])] + frames[201:]
+    lost = [*frames[:100], (Frame(frames[200][0].data, 0, lost=100), frames[200][1]), *frames[201:]]
     heard = list(fed(hearing(), lost))
     (gap,) = [item for item in heard if isinstance(item, Gap)]
     assert gap.frames == 100
@@ -181,9 +181,8 @@ def test_the_position_never_passes_speech_that_is_still_open() -> None:
     one = hearing()
     frames = arrivals(sound((4, 5), (6, 3000), (4, 5)))
     for first in range(0, len(frames), 5):
-        for item in one.feed(frames[first : first + 5]):
-            if isinstance(item, Position):
-                positions.append((item, frames[first][1]))
+        heard = one.feed(frames[first : first + 5])
+        positions += [(item, frames[first][1]) for item in heard if isinstance(item, Position)]
     speech_start_us = START_US + 4_000_000
     assert all(
         position.quiet_until_us <= speech_start_us for position, at in positions

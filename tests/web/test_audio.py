@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 
 import av
 import numpy as np
@@ -32,9 +33,11 @@ def _decoded_ogg(data: bytes) -> npt.NDArray[np.int16]:
     return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]).astype(np.int16)
 
 
-async def _get(site: Site, query: dict[str, str], **headers: str) -> tuple[int, dict[str, str], bytes]:
+async def _get(
+    site: Site, query: dict[str, str], **headers: str
+) -> tuple[int, Mapping[str, str], bytes]:
     async with site.tcp.get(PATH, params=query, headers={**site.bearer, **headers}) as response:
-        return response.status, dict(response.headers), await response.read()
+        return response.status, response.headers, await response.read()
 
 
 @pytest.mark.parametrize("form", ["ogg", "wav"])

@@ -1,0 +1,174 @@
+"""Puts something into every table, through the functions that the product uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from omi_edge.domain import (
+    AudioChunk,
+    ChunkKind,
+    Codec,
+    ConversationState,
+    Evidence,
+    JobState,
+    Memory,
+    Outcome,
+    Severity,
+    SpeechSegment,
+    Stage,
+    Task,
+    TaskOwner,
+    Turn,
+    Understanding,
+    Utterance,
+    Word,
+)
+from omi_edge.store import (
+    audio,
+    audit,
+    clients,
+    conversations,
+    jobs,
+    memories,
+    notices,
+    people,
+    search,
+    segments,
+    settings,
+    sources,
+    transcripts,
+)
+from omi_edge.store.audit import AuditEntry
+from omi_edge.store.database import Connection
+from omi_edge.store.search import Document
+from tests.helpers import START_US
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+SOURCES = ("src_pendant", "src_file")
+CONVERSATIONS = tuple(f"con_{n}" for n in range(4))
+PACKET = bytes(range(100, 180))
+"""Stands for an Opus packet; long enough not to occur by chance."""
+SENTENCES = (
+    "the zephyr lighthouse needs new paint",
+    "I will call the plumber tomorrow",
+    "Marguerite is allergic to walnuts",
+    "let us meet at the harbour café",
+)
+MODEL = "test"
+DIMENSIONS = 64
+
+
+def vector(seed: int) -> npt.NDArray[np.float32]:
+    """Return a random unit vector, always the same one for a seed."""
+    values = np.random.default_rng(seed).standard_normal(DIMENSIONS).astype(np.float32)
+    return np.asarray(values / np.linalg.norm(values), np.float32)
+
+
+def add_source(conn: Connection, source_id: str = SOURCES[0], *, device_id: str | None = "AA:BB") -> None:
+    """Register a source."""
+    sources.add(
+        conn, id=source_id, kind="pendant" if device_id else "file", name=source_id, device_id=device_id,
+        client_id=None, codec=Codec.OPUS_20MS, created_us=START_US,
+    )  # fmt: skip
+
+
+def add_conversation(
+    conn: Connection, conversation_id: str = CONVERSATIONS[0], source_id: str = SOURCES[0], start_us: int = START_US
+) -> None:
+    """Begin a conversation of one minute."""
+    conversations.create(
+        conn, id=conversation_id, source_id=source_id, started_us=start_us, ended_us=start_us + MINUTE, now_us=start_us
+    )
+
+
+def chunk(source_id: str, start_us: int, kind: ChunkKind = ChunkKind.HEARD, packets: int = 100) -> AudioChunk:
+    """Return a chunk with one lost frame."""
+    return AudioChunk(source_id, start_us, Codec.OPUS_20MS, (PACKET,) * (packets - 1) + (b"",), kind)
+
+
+def utterance(
+    utterance_id: str, conversation_id: str, start_us: int, text: str, speaker: str | None = "SPEAKER_00",
+    source_id: str = SOURCES[0], segment_id: str = "seg_0",
+) -> Utterance:  # fmt: skip
+    """Return an utterance of two seconds with its words."""
+    words = tuple(Word(w, start_us + n * 200_000, start_us + (n + 1) * 200_000, 0.5) for n, w in enumerate(text.split()))
+    return Utterance(
+        utterance_id, conversation_id, segment_id, source_id, speaker, start_us, start_us + 2 * SECOND, text, words, 0.75
+    )
+
+
+def understanding(
+    tasks: tuple[Task, ...] = (), facts: tuple[Memory, ...] = (), engine: str = "rules"
+) -> Understanding:
+    """Return what an extractor could say."""
+    return Understanding("Title", "Overview", "other", "💬", tasks, facts, engine)
+
+
+def fill(conn: Connection) -> None:
+    """Put two sources, four conversations and all that hangs on them into the vault."""
+    settings.put(conn, "zone", "Europe/Paris")
+    clients.add(conn, "phone", "owner", START_US)
+    person = people.add(conn, "Marguerite", now_us=START_US, is_user=True)
+    add_source(conn, SOURCES[0])
+    add_source(conn, SOURCES[1], device_id=None)
+    for n, conversation_id in enumerate(CONVERSATIONS):
+        source_id, start_us = SOURCES[n % 2], START_US + n * 10 * MINUTE
+        for m in range(5):
+            kind = ChunkKind.SILENCE if m == 4 else ChunkKind.HEARD
+            audio.put(conn, chunk(source_id, start_us + m * 2 * SECOND, kind))
+        segments.put(conn, SpeechSegment(f"seg_{n}", source_id, start_us, start_us + 8 * SECOND, 7 * SECOND))
+        jobs.enqueue(conn, Stage.TRANSCRIBE, f"seg_{n}", now_us=start_us)
+        add_conversation(conn, conversation_id, source_id, start_us)
+        said = [
+            utterance(f"utt_{n}_{m}", conversation_id, start_us + m * 2 * SECOND, text, f"SPEAKER_0{m % 2}", source_id,
+                      f"seg_{n}")
+            for m, text in enumerate(SENTENCES)
+        ]  # fmt: skip
+        transcripts.append(conn, transcripts.live_version(conn, conversation_id), said)
+        segments.settle(
+            conn, f"seg_{n}", outcome=Outcome.TEXT, reason=None, engine="scripted", conversation_id=conversation_id
+        )
+        transcripts.put_turns(conn, conversation_id, [Turn(start_us, start_us + SECOND, "SPEAKER_00", 0.9)], "scripted")
+        numbers = search.put_documents(
+            conn,
+            [
+                Document(u.id, "utterance", conversation_id, source_id, u.start_us, u.end_us, u.speaker, u.text)
+                for u in said
+            ],
+        )
+        search.put_vectors(conn, MODEL, [(number, vector(100 * n + m)) for m, number in enumerate(numbers)])
+        memories.replace_derived(
+            conn,
+            conversation_id,
+            understanding(
+                (
+                    Task(
+                        "Call the plumber", TaskOwner.USER, due_us=start_us + 86_400 * SECOND,
+                        evidence=(Evidence(f"utt_{n}_1", start_us + 2 * SECOND, start_us + 4 * SECOND),),
+                    ),
+                ),
+                (
+                    Memory(
+                        "Marguerite is allergic to walnuts", "Marguerite", "health",
+                        evidence=(Evidence(f"utt_{n}_2", start_us + 4 * SECOND, start_us + 6 * SECOND),),
+                    ),
+                ),
+            ),
+            now_us=start_us + MINUTE,
+        )  # fmt: skip
+        jobs.enqueue(conn, Stage.ASSEMBLE, conversation_id, now_us=start_us)
+    conversations.set_state(
+        conn, CONVERSATIONS[0], ConversationState.COMPLETED, closed_by="silence", finished_us=START_US + MINUTE
+    )
+    memories.create_task(conn, description="Buy stamps", now_us=START_US)
+    memories.create_memory(conn, content="The spare key is under the pot", now_us=START_US)
+    first = jobs.due(conn, START_US, [Stage.TRANSCRIBE])[0]
+    jobs.start(conn, first.id, START_US)
+    jobs.finish(conn, first.id, JobState.FAILED, "EnginePermanent", START_US, "scripted")
+    notices.raise_notice(
+        conn, code="job.failed", severity=Severity.ERROR, subject_ids=["seg_0"], message="It failed.", now_us=START_US
+    )
+    audit.append(conn, AuditEntry("uid:1000", "owner", "export", (CONVERSATIONS[0],), count=4), START_US)
+    assert person.is_user
