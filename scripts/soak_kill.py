@@ -31,8 +31,10 @@ from omi_edge.capture.replay import Recording
 from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, ConversationConfig, ListenConfig, LogConfig, MemoryConfig
 from omi_edge.daemon import Daemon
+from omi_edge.domain import AudioChunk
 from omi_edge.observe import set_up
 from omi_edge.pipeline.intake import Stored
+from omi_edge.store import audio
 from omi_edge.store.database import Connection, Database
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
@@ -59,8 +61,8 @@ async def live(folder: Path, passphrase: str, number: int, pcm: npt.NDArray[np.i
 
         def acknowledge(stored: Stored) -> None:
             if stored.chunk is not None:
-                crc = zlib.crc32(b"".join(stored.chunk.packets))
-                os.write(pipe, f"{stored.chunk.id} {stored.chunk.start_us} {crc}\n".encode())
+                start_us, crc = _told(stored.chunk)
+                os.write(pipe, f"{stored.chunk.id} {start_us} {crc}\n".encode())
 
         daemon.spine.on_stored = acknowledge
         os.write(pipe, b"ready\n")
@@ -68,6 +70,10 @@ async def live(folder: Path, passphrase: str, number: int, pcm: npt.NDArray[np.i
         playing = asyncio.create_task(pendant.play(iter(np.split(pcm, range(16_000, len(pcm), 16_000)))))
         while not playing.done():
             await clock.advance(1.0)
+
+
+def _told(chunk: AudioChunk) -> tuple[int, int]:
+    return chunk.start_us, zlib.crc32(b"".join(chunk.packets))
 
 
 async def finish(folder: Path, passphrase: str, rounds: int, acknowledged: dict[int, tuple[int, int]]) -> list[str]:
@@ -94,17 +100,19 @@ def _compare(conn: Connection, acknowledged: dict[int, tuple[int, int]]) -> list
     for check in ("integrity_check", "cipher_integrity_check"):
         answer = [row[0] for row in conn.execute(f"PRAGMA {check}") if row[0] != "ok"]
         wrong += [f"{check}: {line}" for line in answer]
-    found = {row[0]: (row[1], row[2]) for row in conn.execute("SELECT id, start_us, duration_us FROM audio_chunks")}
-    lost = [number for number in acknowledged if number not in found]
-    moved = [
-        number for number, (start_us, _) in acknowledged.items() if number in found and found[number][0] != start_us
-    ]
+    found = {
+        chunk.id: chunk
+        for row in conn.execute("SELECT id FROM sources").fetchall()
+        for chunk in audio.between(conn, row[0], 0, 1 << 62)
+    }
+    lost = acknowledged.keys() - found.keys()
     if lost:
         wrong.append(f"{len(lost)} acknowledged chunks are gone")
-    if moved:
-        wrong.append(f"{len(moved)} acknowledged chunks are not what they were")
-    spans = sorted(found.values())
-    twice = sum(start + length > following for (start, length), (following, _) in itertools.pairwise(spans))
+    changed = [number for number in acknowledged.keys() & found.keys() if acknowledged[number] != _told(found[number])]
+    if changed:
+        wrong.append(f"{len(changed)} acknowledged chunks are not what they were")
+    spans = sorted((chunk.start_us, chunk.end_us) for chunk in found.values())
+    twice = sum(end > following for (_, end), (following, _) in itertools.pairwise(spans))
     if twice:
         wrong.append(f"{twice} chunks overlap the next")
     for what, query in (
@@ -171,9 +179,8 @@ def _round(
     os.close(writer)
     with os.fdopen(reader) as lines:
         if lines.readline() == "ready\n":
-            timer = signal.setitimer(signal.ITIMER_REAL, seconds)
-            assert timer == (0.0, 0.0)
             signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+            signal.setitimer(signal.ITIMER_REAL, seconds)
         for line in lines:
             if line.endswith("\n"):  # a line that the kill cut was not told
                 chunk, start_us, crc = map(int, line.split())

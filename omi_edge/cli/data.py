@@ -56,9 +56,7 @@ def narrowed(*names: str) -> Callable[[Function], Function]:
 def limited(most: int, *, default: int) -> Callable[[Function], Function]:
     """Give a verb the option --limit."""
     kind = click.IntRange(1, most)
-    return click.option(
-        "--limit", type=kind, metavar="N", default=default, show_default=True, help=f"At most so many, up to {most}."
-    )
+    return click.option("--limit", type=kind, metavar="N", default=default, show_default=True, help="At most so many.")
 
 
 async def pages(client: ApiClient, path: str, query: Query, limit: int, kind: type[T]) -> tuple[list[T], str | None]:
@@ -92,7 +90,7 @@ def filters(settings: Settings, **given: str | None) -> Query:
 @click.option("--by-source", is_flag=True, help="Count conversations of each source instead.")
 @limited(10_000, default=50)
 @pass_settings
-def list_(settings: Settings, by_source: bool, limit: int, **where: str | None) -> None:
+def list_(settings: Settings, /, by_source: bool, limit: int, **where: str | None) -> None:
     """List conversations, newest first."""
     query = filters(settings, **where)
     run_verb(_groups(settings, query) if by_source else _list(settings, query, limit))
@@ -192,7 +190,7 @@ def _print_section(title: str, lines: list[str]) -> None:
 @narrowed("source", "device", "client", "since", "until", "speaker")
 @limited(100, default=20)
 @pass_settings
-def search(settings: Settings, query: tuple[str, ...], limit: int, **where: str | None) -> None:
+def search(settings: Settings, /, query: tuple[str, ...], limit: int, **where: str | None) -> None:
     """Find what was said, with the second of audio that proves it, best first."""
     run_verb(_search(settings, filters(settings, **where) | {"q": " ".join(query), "limit": str(limit)}))
 
@@ -221,7 +219,7 @@ async def _search(settings: Settings, query: Query) -> None:
 @narrowed("source", "device", "client", "since", "until")
 @limited(10_000, default=50)
 @pass_settings
-def memories(settings: Settings, limit: int, **where: str | None) -> None:
+def memories(settings: Settings, /, limit: int, **where: str | None) -> None:
     """List what is remembered, newest first."""
     run_verb(_memories(settings, filters(settings, **where), limit))
 

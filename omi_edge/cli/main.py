@@ -145,7 +145,8 @@ def run(arguments: Sequence[str]) -> int:
 def _usage_sentence(error: click.UsageError) -> str:
     message = error.format_message()
     path = error.ctx.command_path if error.ctx is not None else "omi-edge"
-    return f"{message[:1].lower()}{message[1:].rstrip('.')}; see: {path} --help"
+    joined = f"{message} See" if message.endswith(("?", "?)")) else f"{message.rstrip('.')}; see"
+    return f"{joined[:1].lower()}{joined[1:]}: {path} --help"
 
 
 def _fault_sentence(error: Exception) -> str:

@@ -56,8 +56,8 @@ def _require_room(folder: Path) -> None:
     unfinished = f"{database.NAME}.new" in found
     if not unfinished and found & {keys.NAME, keys.SECOND_NAME}:
         raise VaultExists(
-            f"there are key slots without {database.NAME} in {folder}, and nothing was changed: put the vault back that "
-            "they open, or move them away."
+            f"there are key slots without {database.NAME} in {folder}, and nothing was changed: put the vault back "
+            "that they open, or move them away."
         )
     ours = {keys.NAME, keys.SECOND_NAME, lock.NAME, "lost+found"}
     if any(name not in ours and not name.startswith((database.NAME, keys.NAME, keys.SECOND_NAME)) for name in found):

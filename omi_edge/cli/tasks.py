@@ -26,7 +26,7 @@ from omi_edge.web import wire
 @narrowed("source", "device", "client")
 @limited(10_000, default=50)
 @click.pass_context
-def tasks(ctx: click.Context, only_open: bool, limit: int, **where: str | None) -> None:
+def tasks(ctx: click.Context, /, only_open: bool, limit: int, **where: str | None) -> None:
     """List, add, finish and delete tasks.
 
     Without a further verb: list them.
