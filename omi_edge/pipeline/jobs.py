@@ -7,6 +7,7 @@ all of it or nothing, and the job runs again.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -83,14 +84,20 @@ class JobRunner:
                 group.create_task(self._run_lane(stages, event))
 
     async def _run_lane(self, stages: tuple[Stage, ...], event: asyncio.Event) -> None:
+        unsettled = ""
         while True:
             release = self._clock.hold()  # from the look for work to its end: simulated time waits for the work
             try:
                 event.clear()
                 try:
+                    if unsettled:  # the file could not take what became of it: it begins anew
+                        await self._db.write(functools.partial(jobs.put_back, job_id=unsettled))
+                        unsettled = ""
                     due = await self._db.read(lambda conn: jobs.due(conn, self._clock.utc_us(), stages, limit=1))
                     if due:
+                        unsettled = due[0].id
                         await self._do(due[0])
+                        unsettled = ""
                         continue
                     next_us = await self._db.read(lambda conn: jobs.next_due_us(conn, stages))
                 except (DiskFull, VaultBusy) as error:

@@ -106,6 +106,13 @@ def retry(conn: Connection, job_id: str, not_before_us: int, cause: str) -> None
     )
 
 
+def put_back(conn: Connection, job_id: str) -> None:
+    """Queue a job again whose attempt came to no result, through no fault of its own."""
+    conn.execute(
+        "UPDATE jobs SET state = 'queued', attempts = max(0, attempts - 1) WHERE id = ? AND state = 'running'", (job_id,)
+    )
+
+
 def sweep(conn: Connection, now_us: int) -> int:
     """Queue what a crash left running, and let nothing wait for a time that a stepped clock has moved far away."""
     swept = conn.execute(
