@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
-from omi_edge.cli.present import due, length, moment, print_json, print_table, size
+from omi_edge.cli.present import due, length, moment, plain, print_json, print_table, size
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.cli.timetext import utc_text
@@ -157,17 +157,17 @@ async def _show(settings: Settings, conversation_id: str) -> None:
     if settings.json:
         return print_json(Shown(conversation, transcript))
     zone = settings.zone
-    print(f"{conversation.emoji} {conversation.title or '(no title yet)'}".strip())
-    print(
-        f"{moment(conversation.start, zone)}, {length(conversation.seconds)}, {conversation.source.name}, "
-        f"{conversation.category or 'no category yet'}, {conversation.state}"
-    )
+    print(plain(f"{conversation.emoji} {conversation.title or '(no title yet)'}"))
+    began, heard = moment(conversation.start, zone), length(conversation.seconds)
+    about = (began, heard, conversation.source.name, conversation.category or "no category yet", conversation.state)
+    print(plain(", ".join(about)))
     if conversation.overview:
-        print(f"\n{conversation.overview}")
+        print(f"\n{plain(conversation.overview)}")
     print()
     for utterance in transcript.utterances:
         at = moment(utterance.start, zone, seconds=True)[11:]
-        print(f"{at}  {utterance.speaker or '?':<10}  {utterance.text or f'[{utterance.outcome}]'}")
+        text = plain(utterance.text) or f"[{utterance.outcome}]"
+        print(f"{at}  {utterance.speaker or '?':<10}  {text}")
     _print_section("Tasks", [_task_line(task, zone) for task in conversation.tasks])
     _print_section("Memories", [memory.content for memory in conversation.memories])
     return None
@@ -182,7 +182,7 @@ def _print_section(title: str, lines: list[str]) -> None:
     if lines:
         print(f"\n{title}")
         for line in lines:
-            print(f"  {line}")
+            print(f"  {plain(line)}")
 
 
 @verb("search", examples=("omi-edge search 'dentist appointment'", "omi-edge search train --since 2026-03-01"))

@@ -25,7 +25,7 @@ INTERRUPTED = 130
 VERBS = {
     # verb: where it is, and the first line of its help; it is imported when it is called
     "init": ("omi_edge.cli.setup:init", "Make the encrypted file."),
-    "run": ("omi_edge.cli.service:run", "Run the daemon until it is told to stop."),
+    "run": ("omi_edge.cli.run:run", "Run the daemon until it is told to stop."),
     "demo": (
         "omi_edge.cli.demo:demo",
         "Watch a spoken conversation arrive over a pendant's wire format and come out as text, tasks and memories.",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
+from unicodedata import category
 from zoneinfo import ZoneInfo
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from omi_edge.cli.settings import Settings
+
+PROSE = ("title", "text", "task", "memory", "message", "found")
+"""Columns of free text, which may be wrapped."""
+INDENT = "    "
 
 
 def print_json(answer: object) -> None:
@@ -20,24 +27,47 @@ def print_json(answer: object) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str) -> None:
-    """Print rows below headers; ``nothing`` when there are none. In a pipe nothing is cut off or coloured."""
+    """Print rows below headers; ``nothing`` when there are none. Nothing is cut off: ids are there to be copied."""
     if not rows:
         print(nothing)
     elif sys.stdout.isatty():
-        table = Table(*headers, box=None, header_style="bold", pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        Console(markup=False).print(table)
+        console = Console(markup=False, highlight=False, emoji=False)
+        first, *rest = laid_out(headers, rows, console.width)
+        console.print(Text(first, style="bold"), soft_wrap=True)
+        print("\n".join(rest))
     else:
-        for line in aligned([headers, *rows]):
-            print(line)
+        print("\n".join(aligned([headers, *rows])))
+
+
+def laid_out(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return lines for a terminal of ``width`` cells: where a row is wider, its prose goes below it, indented."""
+    lines = aligned([headers, *rows])
+    below = next((column for column, name in enumerate(headers) if name in PROSE), None)
+    if below is None or max(map(cell_len, lines)) <= width:
+        return lines
+    kept = aligned([[cell for column, cell in enumerate(row) if column != below] for row in (headers, *rows)])
+    found = [kept[0]]
+    for line, row in zip(kept[1:], rows, strict=True):
+        found += [
+            line,
+            *textwrap.wrap(plain(row[below]), max(width, 20), initial_indent=INDENT, subsequent_indent=INDENT),
+        ]
+    return found
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return one line a row, columns two spaces apart, without spaces at the ends."""
-    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def plain(text: str) -> str:
+    """Return ``text`` on one line, without characters that a terminal would obey: a file's name may hold any."""
+    return "".join("\ufffd" if category(sign) == "Cc" else sign for sign in " ".join(text.split()))
 
 
 def moment(stamp: str | None, zone: ZoneInfo, *, seconds: bool = False) -> str:

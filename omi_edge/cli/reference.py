@@ -19,7 +19,7 @@ Made from the commands' own help; a test keeps it equal to them. Options before 
 
 def render() -> str:
     """Return the whole page."""
-    context = click.Context(cli, info_name="omi-edge")
+    context = click.Context(cli, info_name="omi-edge", **cli.context_settings)
     lines = [TOP, "## omi-edge", "", *_options(cli, context)]
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
@@ -44,7 +44,7 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from ("| option | |", "| --- | --- |")
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None:
+        if record is not None and record[1]:  # an argument has no text of its own; it is in the usage
             name, text = (part.replace("|", "\\|") for part in record)
             yield f"| `{name}` | {text} |"
 

@@ -1,36 +1,15 @@
-"""`run`, `status`, `notices`: the daemon, and how it is."""
+"""`status`, `notices`: how the daemon is, and what its owner should know."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
 
-from omi_edge import observe
-from omi_edge.cli.passphrase import passphrase
 from omi_edge.cli.present import moment, print_json, print_table, size
-from omi_edge.cli.session import api, require_vault, run_verb
+from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb, verb_group
-from omi_edge.clock import SystemClock
-from omi_edge.config import Config
-from omi_edge.daemon import Daemon
 from omi_edge.web import wire
-
-
-@verb("run", examples=("omi-edge --passphrase-file F run", "OMI_EDGE_WEB_PORT=8099 omi-edge --data D run"))
-@pass_settings
-def run(settings: Settings) -> None:
-    """Run the daemon until it is told to stop (SIGTERM, Ctrl-C). SIGHUP re-reads the settings."""
-    config, folder = settings.config, settings.folder
-    require_vault(folder)
-    secret = passphrase(settings)
-    observe.set_up(style="json" if settings.json else config.log.format, level=config.log.level)
-
-    def reload() -> Config:
-        return Settings(settings.config_option, settings.data_option).config
-
-    asyncio.run(Daemon(config, folder, secret, SystemClock(), reload=reload).run_until_signal())
 
 
 @verb("status", examples=("omi-edge status", "omi-edge status --json"))
@@ -61,6 +40,8 @@ async def _status(settings: Settings) -> None:
         [stage, ", ".join(f"{n} {state}" for state, n in counts.items() if n)] for stage, counts in found.jobs.items()
     ]
     _section("Jobs", ["stage", "how many"], [row for row in stages if row[1]])
+    if not found.web and any(counts.get("queued") or counts.get("running") for counts in found.jobs.values()):
+        print("what is not done waits for `omi-edge run`")
     _section("Failed jobs", ["what"], [[", ".join(f"{k} {v}" for k, v in job.items())] for job in found.failed_jobs])
     if found.web:
         _section(

@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import importlib
 import os
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from omi_edge import observe
-from omi_edge.cli.passphrase import passphrase
 from omi_edge.cli.settings import Settings
 from omi_edge.clock import Clock, SystemClock
-from omi_edge.daemon import Daemon
-from omi_edge.errors import AlreadyRunning, NotReady, VaultMissing
+from omi_edge.errors import AlreadyRunning, NotReady
 from omi_edge.paths import socket_path
-from omi_edge.store import database, keys
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
+
+if TYPE_CHECKING:
+    from omi_edge.daemon import Daemon
 
 WAIT_SECONDS = 30.0
 """How long a verb waits for a daemon that starts or stops."""
@@ -64,12 +64,6 @@ async def answers(path: Path) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
-
-
-def require_vault(folder: Path) -> None:
-    """Raise VaultMissing when there is nothing to open, before a passphrase is asked for."""
-    if not any((folder / name).exists() for name in (database.NAME, keys.NAME)):
-        raise VaultMissing(f"there is no vault in {folder}; make one with: omi-edge init")
 
 
 class _Users:
@@ -113,11 +107,10 @@ async def _reach(settings: Settings, path: Path, users: _Users, stack: contextli
             if await answers(path):
                 return
             users.leave()
-            require_vault(settings.folder)
+            own = importlib.import_module("omi_edge.cli.own")  # at the first need: it takes as long as all the rest
             if secret is None:
-                secret = passphrase(settings)
-                observe.set_up(style=settings.config.log.format, level="error")  # a verb says itself what happened
-            daemon = Daemon(settings.config, settings.folder, secret, clock, serve_tcp=False)
+                secret = own.secret(settings)
+            daemon = own.make(settings, secret, clock)
             try:
                 await daemon.start()
             except AlreadyRunning:

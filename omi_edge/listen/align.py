@@ -29,7 +29,11 @@ def assign(words: Sequence[Word], turns: Sequence[Turn]) -> list[SpeakerRun]:
     speakers = [turn.speaker if turn is not None else None for turn in found]
     for index in range(1, len(words) - 1):
         before, after = speakers[index - 1], speakers[index + 1]
-        if before is not None and before == after != speakers[index] and words[index].end_us - words[index].start_us < LONE_US:
+        if (
+            before is not None
+            and before == after != speakers[index]
+            and words[index].end_us - words[index].start_us < LONE_US
+        ):
             speakers[index] = before
     runs: list[SpeakerRun] = []
     first = 0

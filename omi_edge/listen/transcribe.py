@@ -9,6 +9,7 @@ from typing import Any
 
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.engine import HeardWord, Recognition
+from omi_edge.errors import EngineTransient
 
 BLOCK_BYTES = SAMPLE_RATE // 10 * 2
 """Audio is decoded in fixed blocks of 100 ms, so that words do not depend on how it arrived."""
@@ -23,24 +24,24 @@ class PocketSphinxRecognizer:
     def __init__(self, **options: Any) -> None:
         sphinx = importlib.import_module("pocketsphinx")
         self._decoder = sphinx.Decoder(samprate=float(SAMPLE_RATE), loglevel="FATAL", **(DEFAULTS | options))
-        self._cmn = self._decoder.get_cmn(False)
         self._engine = f"pocketsphinx {importlib.metadata.version('pocketsphinx')} en-us"
         self._rest = b""
         self._partial = ""
         self._active = False
 
     def start(self) -> None:
-        """See Recognizer; the cepstral mean of the segment before is forgotten."""
+        """See Recognizer; the noise level and the cepstral mean of the segment before are forgotten."""
         if self._active:
             self._decoder.end_utt()
-        self._decoder.set_cmn(self._cmn)
+        self._decoder.reinit_feat()  # a new front end; start_utt alone keeps both
         self._decoder.start_utt()
         self._active = True
         self._rest = b""
         self._partial = ""
 
     def accept(self, pcm: bytes) -> str:
-        """See Recognizer."""
+        """See Recognizer. Raises EngineTransient when no segment was begun."""
+        self._check_active()
         self._rest += pcm
         whole = len(self._rest) - len(self._rest) % BLOCK_BYTES
         for offset in range(0, whole, BLOCK_BYTES):
@@ -52,14 +53,14 @@ class PocketSphinxRecognizer:
         return self._partial
 
     def finish(self) -> Recognition:
-        """See Recognizer."""
+        """See Recognizer. Raises EngineTransient when no segment was begun."""
+        self._check_active()
         if self._rest:
             self._decoder.process_raw(self._rest, no_search=False, full_utt=False)
             self._rest = b""
         self._decoder.end_utt()
         self._active = False
         words = []
-        log = self._decoder.get_logmath()
         for part in self._decoder.seg() or ():
             word = _word(part.word)
             if word:
@@ -68,10 +69,14 @@ class PocketSphinxRecognizer:
                         word,
                         part.start_frame * 1000 // FRAMES_PER_SECOND,
                         (part.end_frame + 1) * 1000 // FRAMES_PER_SECOND,
-                        round(min(1.0, log.exp(part.prob)), 3),
+                        round(min(1.0, max(0.0, part.prob)), 3),
                     )
                 )
         return Recognition(tuple(words), self._engine)
+
+    def _check_active(self) -> None:
+        if not self._active:  # the decoder would crash
+            raise EngineTransient("the recogniser was given sound before a segment was begun.")
 
 
 DEFAULTS: dict[str, Any] = {}

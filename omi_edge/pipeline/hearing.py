@@ -27,8 +27,10 @@ SLIP_WINDOW_US = 2_000_000
 that merely stalled has caught up by then."""
 WARM_UP_US = 1_000_000
 """What a fresh decoder hears before a segment; after one second the history of the stream no longer matters."""
-RECENT_US = 8_000_000
-"""How far back packets are at hand for a live decoder: pre-roll, minimum speech and warm-up, with room to spare."""
+RECENT_US = 10_000_000
+"""How far back packets are at hand for a live decoder: where a long segment may be split, warm-up and one block."""
+BLOCK_FRAMES = 50
+"""Frames that are judged at once, at most."""
 POSITION_STEP_US = 1_000_000
 SILENCE_REPORT_US = 60_000_000
 """How often a long silence is noted in the file: once a minute spares the card."""
@@ -122,6 +124,9 @@ class Hearing:
             self._run.add(frame.data)
             block.append(self._decoder.decode(frame.data))
             self._end_us = self._run.end_us
+            if len(block) >= BLOCK_FRAMES:  # however much has waited: what a live decoder goes back to is at hand
+                self._hear(block)
+                block = []
         self._hear(block)
         return self._taken()
 

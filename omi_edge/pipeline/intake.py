@@ -81,8 +81,9 @@ class Intake:
         self._on_disk = on_disk
         self._waiting: deque[tuple[Notification, int]] = deque()
         """Notifications, each with the offset of UTC from its time since boot as it came."""
-        self._ready: asyncio.Queue[tuple[Heard, Callable[[], None]]] = asyncio.Queue(READY_LIMIT)
+        self._ready: asyncio.Queue[Heard] = asyncio.Queue(READY_LIMIT)
         self._drain: asyncio.Task[None] | None = None
+        self._release: Callable[[], None] | None = None
         self._keeper = asyncio.create_task(self._keep_all())
         self._fell_silent: Timer | None = None
         self._disk_full = False
@@ -140,6 +141,7 @@ class Intake:
             self._fell_silent.cancel()
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
+        self._let_go()
 
     async def _drain_waiting(self) -> None:
         while self._waiting:
@@ -170,20 +172,34 @@ class Intake:
     async def _run(self, work: Callable[..., list[Heard]], *arguments: object) -> None:
         with held(self._clock):
             loop = asyncio.get_running_loop()
-            for item in await loop.run_in_executor(self._thread, lambda: work(*arguments)):
-                # each item holds the clock until it is settled, unless the disk keeps it waiting
-                await self._ready.put((item, self._clock.hold()))
+            heard = await loop.run_in_executor(self._thread, lambda: work(*arguments))
+            if heard:
+                self._hold()
+        for item in heard:
+            await self._ready.put(item)
+            self._hold()
 
     async def _keep_all(self) -> None:
         while True:
-            item, release = await self._ready.get()
+            item = await self._ready.get()
             try:
-                await self._keep(item, release)
+                await self._keep(item)
             finally:
-                release()
                 self._ready.task_done()
+                if self._ready.empty():
+                    self._let_go()
 
-    async def _keep(self, item: Heard, release: Callable[[], None]) -> None:
+    def _hold(self) -> None:
+        """Simulated time waits for what is on its way to the file, but not for a disk that is full."""
+        if self._release is None and not self._disk_full:
+            self._release = self._clock.hold()
+
+    def _let_go(self) -> None:
+        if self._release is not None:
+            self._release()
+            self._release = None
+
+    async def _keep(self, item: Heard) -> None:
         if isinstance(item, LiveAudio):
             self._on_live(item)
         elif isinstance(item, Position):
@@ -192,9 +208,9 @@ class Intake:
         elif isinstance(item, Gap):
             self._on_gap(item)
         else:
-            await self._store(item, release)
+            await self._store(item)
 
-    async def _store(self, item: ChunkReady, release: Callable[[], None]) -> None:
+    async def _store(self, item: ChunkReady) -> None:
         while True:
             try:
                 stored = await self._db.write(lambda conn: self._commit(conn, item))
@@ -203,11 +219,12 @@ class Intake:
                 if not self._disk_full:
                     self._disk_full = True
                     log.error("audio cannot be stored", extra={"source": self.source_id, "cause": error.slug})
+                    self._let_go()
                     await self._tell_disk(True)
-                release()
                 await self._clock.sleep(RETRY_SECONDS)
         if self._disk_full:
             self._disk_full = False
+            self._hold()
             log.info("audio is stored again", extra={"source": self.source_id})
             await self._tell_disk(False)
         self._on_stored(stored)

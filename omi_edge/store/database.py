@@ -97,10 +97,9 @@ class Database:
             os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
             keys.sync_folder(folder)
             key = keys.create(folder, passphrase)
-            connection = _connect(new, key)
+            connection = _connect(new, key, new=True)
             try:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 migrations.migrate(connection)
                 connection.execute(
                     "INSERT OR REPLACE INTO settings (key, value) VALUES ('created_us', ?)", (str(clock.utc_us()),)
@@ -243,7 +242,7 @@ def _settle(future: Future[Any], *, result: Any = None, error: BaseException | N
             future.set_result(result)
 
 
-def _connect(path: Path, key: keys.VaultKey) -> Connection:
+def _connect(path: Path, key: keys.VaultKey, *, new: bool = False) -> Connection:
     connection = sqlcipher.connect(
         str(path), isolation_level=None, check_same_thread=False, cached_statements=256,
         factory=_VaultConnection,
@@ -258,7 +257,8 @@ def _connect(path: Path, key: keys.VaultKey) -> Connection:
             "PRAGMA cipher_memory_security = OFF",  # measured: the pages it would wipe are wiped by secure_delete
             f"PRAGMA busy_timeout = {BUSY_MS}",
             "PRAGMA temp_store = MEMORY",
-            "PRAGMA auto_vacuum = INCREMENTAL",
+            # only before the first page is written; later it would change nothing, but write
+            *(("PRAGMA auto_vacuum = INCREMENTAL",) if new else ()),
             "PRAGMA journal_mode = WAL",
             "PRAGMA synchronous = FULL",
             "PRAGMA secure_delete = ON",
@@ -285,7 +285,9 @@ def _mapped_errors(path: Path | None = None) -> Iterator[None]:
     except sqlcipher.Error as error:
         raise _ours(error, where) from error
     except (OverflowError, UnicodeEncodeError):  # the error itself quotes the value
-        raise BadInput("a value is beyond what the vault can hold: a number of 64 bits, text of whole characters.") from None
+        raise BadInput(
+            "a value is beyond what the vault can hold: a number of 64 bits, text of whole characters."
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(

@@ -90,7 +90,8 @@ def start(conn: Connection, job_id: str, now_us: int) -> Job:
 def finish(
     conn: Connection, job_id: str, state: JobState, cause: str | None, now_us: int, engine: str | None = None
 ) -> None:
-    """End a job; when it was asked for again while it ran, it is queued anew."""
+    """End a job; when it was asked for again while it ran, it is queued anew. Raises NotFound."""
+    get(conn, job_id)
     conn.execute(
         "UPDATE jobs SET state = ?, cause = ?, finished_us = ?, engine = ? WHERE id = ?",
         (state.value, cause, now_us, engine, job_id),
@@ -109,7 +110,8 @@ def retry(conn: Connection, job_id: str, not_before_us: int, cause: str) -> None
 def put_back(conn: Connection, job_id: str) -> None:
     """Queue a job again whose attempt came to no result, through no fault of its own."""
     conn.execute(
-        "UPDATE jobs SET state = 'queued', attempts = max(0, attempts - 1) WHERE id = ? AND state = 'running'", (job_id,)
+        "UPDATE jobs SET state = 'queued', attempts = max(0, attempts - 1) WHERE id = ? AND state = 'running'",
+        (job_id,),
     )
 
 

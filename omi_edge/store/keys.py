@@ -159,9 +159,9 @@ def _copies(folder: Path) -> dict[str, Keyslots]:
         return found
     if all(isinstance(error, FileNotFoundError | NotADirectoryError) for error in problems):
         raise VaultMissing(f"there is no vault in {folder}. `omi-edge init` makes one.")
-    for error in problems:
-        if isinstance(error, PermissionError):
-            raise VaultError(f"the key slots in {folder} may not be read: {error.strerror}. Check who owns them.")
+    for problem in problems:
+        if isinstance(problem, PermissionError):
+            raise VaultError(f"the key slots in {folder} may not be read: {problem.strerror}. Check who owns them.")
     raise VaultDamaged(
         f"both copies of the key slots in {folder} are damaged. Put {NAME} back from a backup; "
         "without it the vault cannot be opened."
@@ -228,8 +228,8 @@ def _authenticated(slots: Keyslots) -> bytes:
 
 def _stretch(passphrase: str, slot: Slot) -> bytes:
     return hash_secret_raw(
-        passphrase.encode("utf-8", "surrogatepass"), _bytes(slot.salt), time_cost=slot.rounds, memory_cost=slot.memory_kib,
-        parallelism=slot.lanes, hash_len=KEY_BYTES, type=Type.ID,
+        passphrase.encode("utf-8", "surrogatepass"), _bytes(slot.salt), time_cost=slot.rounds,
+        memory_cost=slot.memory_kib, parallelism=slot.lanes, hash_len=KEY_BYTES, type=Type.ID,
     )  # fmt: skip
 
 

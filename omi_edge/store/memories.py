@@ -123,10 +123,10 @@ def replace_derived(
             tasks.append(_indexed_task(conn, known.id, conversation_id, source_id))
     for memory in understanding.memories:
         if memory.content.casefold() not in edited:
-            known = known_memories.pop(memory.content.casefold(), None) or _Known(new_id("mem", now_us), now_us)
-            _insert_memory(conn, known, memory, conversation_n, understanding.engine, now_us)
-            _add_evidence(conn, known.id, conversation_n, memory.evidence)
-            memories.append(_indexed_memory(conn, known.id, conversation_id, source_id))
+            kept = known_memories.pop(memory.content.casefold(), None) or _Known(new_id("mem", now_us), now_us)
+            _insert_memory(conn, kept, memory, conversation_n, understanding.engine, now_us)
+            _add_evidence(conn, kept.id, conversation_n, memory.evidence)
+            memories.append(_indexed_memory(conn, kept.id, conversation_id, source_id))
     return tasks, memories
 
 

@@ -91,6 +91,7 @@ CREATE TABLE tasks (
 );
 CREATE INDEX tasks_conversation ON tasks (conversation_n);
 CREATE INDEX tasks_time ON tasks (created_us, n);
+CREATE INDEX tasks_state ON tasks (state, created_us, n);
 
 CREATE TABLE memories (
     n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER REFERENCES conversations,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from unicodedata import category
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_edge.cli.present import aligned, due, length, moment, print_table, size
+from omi_edge.cli.present import aligned, due, laid_out, length, moment, plain, print_table, size
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -57,4 +58,23 @@ def test_nothing_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_row_is_a_line_without_control_characters_for_columns(rows: list[list[str]]) -> None:
     lines = aligned(rows)
     assert len(lines) == len(rows)
-    assert not any("\t" in line or "\n" in line for line in lines)
+    assert not any(category(sign) == "Cc" for line in lines for sign in line)
+
+
+def test_what_a_terminal_would_obey_is_shown_as_unknown() -> None:
+    assert plain("talk\x1b]0;owned\x07.wav\r\n") == "talk\ufffd]0;owned\ufffd.wav"
+
+
+def test_on_a_narrow_terminal_prose_goes_below_and_ids_stay_whole() -> None:
+    headers, rows = ["id", "task", "due"], [["tsk_01k9z" * 3, "buy milk and bread for the weekend", "–"]]
+    assert laid_out(headers, rows, 200) == aligned([headers, *rows])
+    assert laid_out(headers, rows, 40) == [
+        "id                           due",
+        "tsk_01k9ztsk_01k9ztsk_01k9z  –",
+        "    buy milk and bread for the weekend",
+    ]
+    assert laid_out(headers, rows, 24)[2:] == ["    buy milk and bread", "    for the weekend"]
+
+
+def test_signs_of_two_cells_are_aligned_by_cells() -> None:
+    assert aligned([["日本", "x"], ["a", "y"]]) == ["日本  x", "a     y"]

@@ -71,4 +71,5 @@ def noise(seconds: float, level: float, *, pink: bool = False, seed: int = 5) ->
     if pink:
         spectrum = np.fft.rfft(white) / np.sqrt(np.maximum(1, np.arange(len(white) // 2 + 1)))
         white = np.fft.irfft(spectrum, len(white))
-    return np.clip(white / white.std() * level, -32768, 32767).astype(np.int16)
+    samples: Samples = np.clip(white / white.std() * level, -32768, 32767).astype(np.int16)
+    return samples

@@ -28,7 +28,8 @@ def spoken(words: list[Word], turns: list[Turn]) -> list[tuple[str | None, str]]
 def in_time(draw: st.DrawFn) -> tuple[list[Word], list[Turn]]:
     """Words and turns, each in order of time; turns may leave holes, words may overlap their borders."""
     steps = st.tuples(st.integers(0, 900_000), st.integers(1, 1_200_000))
-    at, words = 0, []
+    at = 0
+    words: list[Word] = []
     for pause, length in draw(st.lists(steps, max_size=12)):
         at += pause
         words.append(Word(f"w{len(words)}", at, at + length, draw(st.floats(0, 1))))

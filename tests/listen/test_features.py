@@ -15,7 +15,8 @@ def buzz(hertz: float, seconds: float = 0.5, level: float = 3000) -> Samples:
     """A voice-like tone: ten harmonics, the higher the weaker."""
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     parts = [np.sin(2 * np.pi * hertz * order * time) / order for order in range(1, 11)]
-    return (np.sum(parts, axis=0) * level).astype(np.int16)
+    samples: Samples = (np.sum(parts, axis=0) * level).astype(np.int16)
+    return samples
 
 
 @pytest.mark.parametrize("hertz", [70, 100, 140, 200, 280, 380])

@@ -114,9 +114,18 @@ def test_a_segment_is_told_with_or_after_its_last_audio() -> None:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.floats(0.2, 4), st.sampled_from([5, 3000])), min_size=1, max_size=6),
-    st.integers(1, 40),
+    st.one_of(st.integers(1, 40), st.just(5000)),  # all at once: what waited for a busy machine
 )
 def test_live_audio_is_what_the_file_gives_back(parts: list[tuple[float, float]], step: int) -> None:
+    _live_equals_stored(parts, step)
+
+
+@pytest.mark.parametrize("step", [5, 77, 5000])
+def test_also_where_a_long_segment_is_split(step: int) -> None:
+    _live_equals_stored([(1, 5), (24.2, 3000), (0.1, 5), (20, 3000), (3, 5)], step)
+
+
+def _live_equals_stored(parts: list[tuple[float, float]], step: int) -> None:
     heard = list(fed(hearing(), arrivals(sound(*parts)), step))
     live: dict[str, bytes] = {}
     for item in heard:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from omi_edge.clock import DrivenClock
-from omi_edge.store import keys
-from omi_edge.store.database import Database
+from omi_edge.store import database, keys
+from omi_edge.store.database import Connection, Database
 from tests.helpers import START_US
 from tests.store import filling
 
@@ -43,9 +43,9 @@ def folder(empty_vault: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 async def db(folder: Path, clock: DrivenClock) -> AsyncIterator[Database]:
     """An empty vault, open."""
-    database = Database.open(folder, PASSPHRASE, clock)
-    yield database
-    await database.close()
+    opened = Database.open(folder, PASSPHRASE, clock)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -53,3 +53,19 @@ async def full(db: Database) -> Database:
     """A vault with something in every table."""
     await db.write(filling.fill)
     return db
+
+
+@pytest.fixture
+def conn(folder: Path) -> Iterator[Connection]:
+    """A connection to an empty vault inside one transaction: for what does not depend on who runs it."""
+    connection = database._connect(folder / database.NAME, keys.unlock(folder, PASSPHRASE))
+    connection.execute("BEGIN")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def full_conn(conn: Connection) -> Connection:
+    """The same, with something in every table."""
+    filling.fill(conn)
+    return conn

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 
@@ -60,6 +63,17 @@ MODEL = "test"
 DIMENSIONS = 64
 
 
+@contextmanager
+def undone(conn: Connection) -> Iterator[None]:
+    """Undo at the end of the block what it wrote, so that examples of a property do not meet."""
+    conn.execute("SAVEPOINT example")
+    try:
+        yield
+    finally:
+        conn.execute("ROLLBACK TO example")
+        conn.execute("RELEASE example")
+
+
 def vector(seed: int) -> npt.NDArray[np.float32]:
     """Return a random unit vector, always the same one for a seed."""
     values = np.random.default_rng(seed).standard_normal(DIMENSIONS).astype(np.float32)
@@ -93,15 +107,24 @@ def utterance(
     source_id: str = SOURCES[0], segment_id: str = "seg_0",
 ) -> Utterance:  # fmt: skip
     """Return an utterance of two seconds with its words."""
-    words = tuple(Word(w, start_us + n * 200_000, start_us + (n + 1) * 200_000, 0.5) for n, w in enumerate(text.split()))
+    words = tuple(
+        Word(w, start_us + n * 200_000, start_us + (n + 1) * 200_000, 0.5) for n, w in enumerate(text.split())
+    )
     return Utterance(
-        utterance_id, conversation_id, segment_id, source_id, speaker, start_us, start_us + 2 * SECOND, text, words, 0.75
+        utterance_id,
+        conversation_id,
+        segment_id,
+        source_id,
+        speaker,
+        start_us,
+        start_us + 2 * SECOND,
+        text,
+        words,
+        0.75,
     )
 
 
-def understanding(
-    tasks: tuple[Task, ...] = (), facts: tuple[Memory, ...] = (), engine: str = "rules"
-) -> Understanding:
+def understanding(tasks: tuple[Task, ...] = (), facts: tuple[Memory, ...] = (), engine: str = "rules") -> Understanding:
     """Return what an extractor could say."""
     return Understanding("Title", "Overview", "other", "💬", tasks, facts, engine)
 

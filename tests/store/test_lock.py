@@ -61,7 +61,12 @@ def test_another_process_holds_it_until_it_dies_however_it_dies(tmp_path: Path) 
 def test_a_child_process_does_not_inherit_it(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     lock.acquire()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    program = "print('up', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
         lock.release()
         other = FolderLock(tmp_path)
         other.acquire()
