@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,7 +126,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     try:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"a setting cannot be used: {error}. `omi-edge config show` lists all.") from error
+        raise ConfigError(_unusable(error)) from error
     if config.listen.vad_close > config.listen.vad_open:
         raise ConfigError("listen.vad_close must not be above listen.vad_open.")
     zone(config)
@@ -155,13 +156,13 @@ def _check_names(document: dict[str, Any], where: str) -> None:
     sections = {key.split(".")[0] for key in known}
     for section, table in document.items():
         if section not in sections:
-            raise ConfigError(f"{where}: unknown section [{section}]{_nearest(section, sections)}.")
+            raise ConfigError(f"{where}: unknown section [{section}]{_nearest(section, sections)}")
         if not isinstance(table, dict):
             raise ConfigError(f"{where}: {section} must be a section, written as [{section}].")
         for key in table:
             if f"{section}.{key}" not in known:
                 names = {name.split(".")[1] for name in known if name.startswith(section + ".")}
-                raise ConfigError(f"{where}: unknown key {section}.{key}{_nearest(key, names)}.")
+                raise ConfigError(f"{where}: unknown key {section}.{key}{_nearest(key, names)}")
 
 
 def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -170,7 +171,7 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> None:
         if not variable.startswith(PREFIX):
             continue
         if variable not in variables:
-            raise ConfigError(f"unknown environment variable {variable}{_nearest(variable, variables)}.")
+            raise ConfigError(f"unknown environment variable {variable}{_nearest(variable, variables)}")
         section, key = variables[variable].split(".")
         document.setdefault(section, {})[key] = _parse(text, known_keys()[variables[variable]])
 
@@ -190,7 +191,22 @@ def _parse(text: str, default: object) -> object:
 
 def _nearest(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}."
+
+
+def _unusable(error: msgspec.ValidationError) -> str:
+    """Say in a person's words what msgspec found: "Expected `int` <= 65535 - at `$.web.port`"."""
+    what, _, where = str(error).partition(" - at ")
+    wanted = what.removeprefix("Expected ").replace("`", "")
+    for sign, words in ((">=", "at least"), ("<=", "at most"), (">", "more than"), ("<", "less than")):
+        wanted = re.sub(rf"^\w+ {sign} ", f"{words} ", wanted)
+    wanted = re.sub(
+        r"^str matching regex '\^\((.*)\)\$'", lambda found: "one of " + found[1].replace("|", ", "), wanted
+    )
+    wanted = wanted.replace("int", "a whole number").replace("float", "a number").replace("str", "a text")
+    wanted = wanted.replace("bool", "true or false").replace("array", "a list").replace(", got ", ", not ")
+    key = where.strip("`").removeprefix("$.") or "a setting"
+    return f"{key} must be {wanted}; `omi-edge config show` lists all settings."
 
 
 def _machine_zone() -> str:

@@ -228,7 +228,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop in stages: links, requests, what was heard into the file, engines, vault, lock. Harmless twice."""
-        if self._state in ("stopped", "new"):
+        if self._state in ("stopped", "new", "failed"):
             return
         self._become("stopping")
         await self._opened.aclose()
@@ -360,7 +360,7 @@ class Daemon:
     def _become(self, state: str) -> None:
         self._state = state
         self.since_us = self._clock.utc_us()
-        log.info("daemon", extra={"state": state})
+        log.info("daemon", extra={"state": state} | ({"api": self.address} if state == "running" else {}))
 
     async def _counted(self, source_id: str, pcm: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in pcm:

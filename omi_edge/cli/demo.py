@@ -22,8 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from omi_edge.capture.replay import Recording
+from omi_edge.cli.present import print_json
+from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.clock import DrivenClock, SystemClock
-from omi_edge.config import Config, ConversationConfig, LogConfig, load, zone
+from omi_edge.config import Config, ConversationConfig, LogConfig, WebConfig, load, zone
 from omi_edge.daemon import Daemon
 from omi_edge.errors import OmiEdgeError
 from omi_edge.observe import set_up
@@ -49,35 +51,49 @@ class DemoFailed(OmiEdgeError):
     slug = "demo-failed"
 
 
-@click.command()
+@verb(
+    "demo",
+    examples=("omi-edge demo", "omi-edge demo --audio interview.m4a --duration 120", "omi-edge demo --speed 1 --keep"),
+)
 @click.option("--audio", type=click.Path(path_type=Path), help="Play this recording instead of the one that ships.")
 @click.option("--duration", type=click.FloatRange(min=1), help="Play only so many seconds.")
 @click.option(
     "--speed", type=click.FloatRange(min=0.1), help="Times real time; 1 is real time. Default: as fast as it goes."
 )
 @click.option("--keep", is_flag=True, help="Stay up afterwards, with the API's address and a token.")
-@click.pass_context
-def demo(context: click.Context, audio: Path | None, duration: float | None, speed: float | None, keep: bool) -> None:
+@pass_settings
+def demo(settings: Settings, audio: Path | None, duration: float | None, speed: float | None, keep: bool) -> None:
     """Watch a spoken conversation arrive over a pendant's wire format and come out as text, tasks and memories.
 
-    \b
-    Examples:
-      omi-edge demo
-      omi-edge demo --audio interview.m4a --duration 120
-      omi-edge demo --speed 1 --keep
+    The vault is made in a temporary folder and thrown away. The exit code is 0 only if all of it really happened.
     """
-    settings = load(None)
+    # what the reader's own settings say has no part in it
     config = msgspec.structs.replace(
-        settings,
+        load(None, {}),
         conversation=ConversationConfig(silence=SILENCE_SECONDS),
+        web=WebConfig(port=0),
         log=LogConfig(level="error"),
     )
     set_up(style="text", level="error")
-    asyncio.run(_demo(config, audio, duration, speed, keep))
+    console = Console(stderr=settings.json, quiet=settings.quiet and settings.json, highlight=False)
+    shown = asyncio.run(_demo(console, config, audio, duration, speed, keep))
+    if settings.json:
+        print_json(shown)
 
 
-async def _demo(config: Config, audio: Path | None, duration: float | None, speed: float | None, keep: bool) -> None:
-    console = Console()
+class Shown(msgspec.Struct, frozen=True):
+    """What came out, for ``--json``."""
+
+    seconds: float
+    conversations: list[wire.Conversation]
+    hits: list[wire.Hit]
+    rows: dict[str, int]
+
+
+async def _demo(
+    console: Console, config: Config, audio: Path | None, duration: float | None, speed: float | None, keep: bool
+) -> Shown:
+    """Run the main job, show it, and return what came out. Raises DemoFailed."""
     recording = Recording(audio if audio is not None else recording_path())
     clock = DrivenClock(SystemClock().utc_us())
     with tempfile.TemporaryDirectory(prefix="omi-edge-demo-") as name:
@@ -95,15 +111,16 @@ async def _demo(config: Config, audio: Path | None, duration: float | None, spee
             console.print(f"pendant    a virtual {device.model} {device.firmware} over the {link.transport}")
             console.print(f"recording  {recording.info.name}")
             console.print(f"vault      {folder} (thrown away afterwards)\n")
-            await _play(console, clock, pendant, recording, client, duration, speed)
+            seconds = await _play(console, clock, pendant, recording, client, duration, speed)
             found = await _show(console, client, zone(config))
-            await _search(console, client, found, shipped=audio is None)
-            await _prove_encrypted(console, client, folder, found)
+            hits = await _search(console, client, found, shipped=audio is None)
+            rows = await _prove_encrypted(console, client, folder, found)
             if audio is None and duration is None:
                 _check_promises(found)
             console.print("\n[bold green]All of that really happened.[/]")
             if keep:
                 await _stay(console, client, clock, daemon)
+            return Shown(seconds, found, hits, rows)
 
 
 async def _play(
@@ -114,8 +131,8 @@ async def _play(
     client: ApiClient,
     duration: float | None,
     speed: float | None,
-) -> None:
-    """Let the pendant hear the recording, and show the text as it is recognised."""
+) -> float:
+    """Let the pendant hear the recording, and show the text as it is recognised; return the seconds it heard."""
     total = recording.info.seconds
     if duration is not None:
         total = min(duration, total or duration)
@@ -138,7 +155,8 @@ async def _play(
     await asyncio.gather(told, return_exceptions=True)
     console.print(f"heard      {seconds:.0f} s in {pendant.sent} notifications\n")
     if recording.damage:
-        console.print(f"[yellow]{recording.damage}[/]\n", highlight=False)
+        console.print(f"[yellow]{recording.damage}[/]\n")
+    return seconds
 
 
 async def _finished(client: ApiClient) -> bool:
@@ -185,15 +203,18 @@ def _body(conversation: wire.Conversation, transcript: wire.Transcript, time_zon
     return body
 
 
-async def _search(console: Console, client: ApiClient, found: list[wire.Conversation], *, shipped: bool) -> None:
+async def _search(
+    console: Console, client: ApiClient, found: list[wire.Conversation], *, shipped: bool
+) -> list[wire.Hit]:
     """Search once, and print each hit with the second of audio that proves it."""
     query = "when is the dentist" if shipped else (found[0].title or "today")
     result = await client.request("GET", "/v1/search", query={"q": query, "limit": 5}, returns=wire.SearchResult)
-    table = Table(title=f"search: {query}", title_justify="left", box=None, padding=(0, 2))
+    table = Table(title=f"search: {query}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("kind", "text", "proof"):
         table.add_column(heading, overflow="fold")
     for hit in result.hits:
-        table.add_row(hit.kind, hit.text, f"▸ {_clock(hit.span.offset)}" if hit.span is not None else "")
+        proof = f"▸ {_clock(hit.span.offset)} of {hit.conversation_title}" if hit.span is not None else ""
+        table.add_row(hit.kind, hit.text, proof)
     console.print(table)
     proven = [hit for hit in result.hits if hit.span is not None]
     if not proven:
@@ -206,15 +227,18 @@ async def _search(console: Console, client: ApiClient, found: list[wire.Conversa
     if size == 0:
         raise DemoFailed("the audio behind the first hit cannot be played.")
     console.print(f"[dim]the first proof plays: {size} bytes of Ogg Opus[/]\n")
+    return result.hits
 
 
-async def _prove_encrypted(console: Console, client: ApiClient, folder: Path, found: list[wire.Conversation]) -> None:
-    """Print what is in the file, and that its bytes say nothing."""
+async def _prove_encrypted(
+    console: Console, client: ApiClient, folder: Path, found: list[wire.Conversation]
+) -> dict[str, int]:
+    """Print what is in the file, and that its bytes say nothing; return the rows of each table."""
     tables = await client.request("GET", "/v1/vault", returns=dict[str, int])
     words = {word for conversation in found for word in conversation.overview.split() if len(word) > 6}
     words |= {task.description for conversation in found for task in conversation.tasks}
     readable = await asyncio.to_thread(_readable, folder, sorted(words))
-    table = Table(title="in the one encrypted file", title_justify="left", box=None, padding=(0, 2))
+    table = Table(title="in the one encrypted file", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("rows", justify="right")
     table.add_column("table")
     for name, count in tables.items():
@@ -230,6 +254,7 @@ async def _prove_encrypted(console: Console, client: ApiClient, folder: Path, fo
     )
     if readable or not data or data.startswith(b"SQLite format 3") or ratio < 0.97:
         raise DemoFailed(f"the files on disk can be read: {', '.join(readable) or vault.name}.")
+    return tables
 
 
 def _readable(folder: Path, phrases: list[str]) -> list[str]:

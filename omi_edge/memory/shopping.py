@@ -67,8 +67,7 @@ def _purpose(tokens: Sequence[Token]) -> list[str]:
     words: list[str] = []
     for token in tokens[:5]:
         if words and (
-            (token.word in _END
-            and token.word not in ("this", "next"))
+            (token.word in _END and token.word not in ("this", "next"))
             or re.match(r"(?:and|can|i'll|we'll)$", token.word)
         ):
             break

@@ -105,9 +105,7 @@ async def plan(db: Database, source_id: str, from_us: int, to_us: int, *, keep_s
     planner = _Planner(source_id, from_us, to_us, keep_silence)
     for low in range(from_us - SETTLE_US, to_us, WINDOW_US):
         high = min(low + WINDOW_US, to_us)
-        between = functools.partial(
-            audio.between, source_id=source_id, start_us=low, end_us=high, silence=keep_silence
-        )
+        between = functools.partial(audio.between, source_id=source_id, start_us=low, end_us=high, silence=keep_silence)
         for chunk in await db.read(between):
             planner.add(chunk)
     return planner.finished()

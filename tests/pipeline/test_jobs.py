@@ -58,9 +58,7 @@ class Script:
         self.failed.append(job)
 
     async def enqueue(self, stage: Stage) -> Job:
-        return await self.db.write(
-            lambda conn: jobs.enqueue(conn, stage, SUBJECT, now_us=self.clock.utc_us())
-        )
+        return await self.db.write(lambda conn: jobs.enqueue(conn, stage, SUBJECT, now_us=self.clock.utc_us()))
 
     async def job(self, job: Job) -> Job:
         return await self.db.read(lambda conn: jobs.get(conn, job.id))

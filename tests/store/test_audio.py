@@ -75,6 +75,15 @@ def test_a_span_finds_every_chunk_that_reaches_into_it_in_order_of_time(
     assert [one.start_us for one in found] == sorted(one.start_us for one in wanted)
 
 
+@pytest.mark.parametrize(("start_us", "end_us"), [(-5, 1), (0, 1), (SECOND, SECOND + 1), (2 * SECOND - 1, 9 * SECOND)])
+def test_the_longest_chunk_is_found_by_any_part_of_it(conn: Connection, start_us: int, end_us: int) -> None:
+    put = audio.put(conn, chunk(SOURCES[0], START_US))
+    assert put.duration_us == audio.LONGEST_US
+    assert audio.between(conn, SOURCES[0], START_US + start_us, START_US + end_us) == [put]
+    assert audio.between(conn, SOURCES[0], START_US + 2 * SECOND, START_US + 3 * SECOND) == []
+    assert audio.between(conn, SOURCES[0], START_US - SECOND, START_US) == []
+
+
 def test_totals_follow_from_what_was_stored_and_dropped(conn: Connection) -> None:
     for n in range(6):
         audio.put(

@@ -134,7 +134,7 @@ def test_pages_return_each_row_once_even_while_rows_are_added(
         seen: list[str] = []
         cursor = None
         late = iter(enumerate(added))
-        while True:
+        for _ in range(len(times) + len(added) + 1):  # never more pages than rows
             page = conversations.listing(conn, filters=filters, limit=limit, cursor=cursor)
             seen += [row.id for row in page.items]
             assert 0 < len(page.items) <= limit or not seen

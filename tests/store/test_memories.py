@@ -273,7 +273,7 @@ def test_pages_return_each_row_once_even_while_rows_are_added(
         order = sorted(range(len(times)), key=lambda n: (-times[n], -n))
         seen: list[str] = []
         cursor = None
-        for extra in itertools.chain(added, itertools.repeat(None)):
+        for extra in itertools.chain(added, itertools.repeat(None, len(times) + 1)):
             page = page_of(conn, limit=limit, cursor=cursor)
             seen += [one.id for one in page.items]
             cursor = page.next

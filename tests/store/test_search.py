@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from omi_edge.domain import Evidence, Memory, Task
 from omi_edge.errors import NotFound
 from omi_edge.store import conversations, memories, search
+from omi_edge.store import settings as settings_of_vault
 from omi_edge.store.database import Connection, Database
 from omi_edge.store.filters import Filters
 from omi_edge.store.search import ARM_LIMIT, RANK_CONSTANT, Document, VectorIndex
@@ -344,6 +345,7 @@ async def test_the_index_follows_what_is_committed_and_nothing_else(db: Database
 
     with pytest.raises(NotFound):
         await db.write(fail)
+    await db.write(lambda conn: settings_of_vault.put(conn, "an", "other write"))
     assert (len(index), index.nearest(vector(1), 5)) == (1, [first])
     second = await db.write(lambda conn: put(conn, "utt_1", "y", near=vector(3)))
     assert index.nearest(vector(3), 5) == [second]

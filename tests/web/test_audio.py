@@ -33,9 +33,7 @@ def _decoded_ogg(data: bytes) -> npt.NDArray[np.int16]:
     return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]).astype(np.int16)
 
 
-async def _get(
-    site: Site, query: dict[str, str], **headers: str
-) -> tuple[int, Mapping[str, str], bytes]:
+async def _get(site: Site, query: dict[str, str], **headers: str) -> tuple[int, Mapping[str, str], bytes]:
     async with site.tcp.get(PATH, params=query, headers={**site.bearer, **headers}) as response:
         return response.status, response.headers, await response.read()
 
