@@ -194,17 +194,28 @@ def _nearest(name: str, known: Any) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}."
 
 
+_WORDS = {
+    r"^\w+ >= ": "at least ",
+    r"^\w+ <= ": "at most ",
+    r"^\w+ > ": "more than ",
+    r"^\w+ < ": "less than ",
+    r", got ": ", not ",
+    r"\bint\b": "a whole number",
+    r"\bfloat\b": "a number",
+    r"\bstr\b": "a text",
+    r"\bbool\b": "true or false",
+    r"\barray\b": "a list",
+}
+
+
 def _unusable(error: msgspec.ValidationError) -> str:
     """Say in a person's words what msgspec found: "Expected `int` <= 65535 - at `$.web.port`"."""
     what, _, where = str(error).partition(" - at ")
     wanted = what.removeprefix("Expected ").replace("`", "")
-    for sign, words in ((">=", "at least"), ("<=", "at most"), (">", "more than"), ("<", "less than")):
-        wanted = re.sub(rf"^\w+ {sign} ", f"{words} ", wanted)
-    wanted = re.sub(
-        r"^str matching regex '\^\((.*)\)\$'", lambda found: "one of " + found[1].replace("|", ", "), wanted
-    )
-    wanted = wanted.replace("int", "a whole number").replace("float", "a number").replace("str", "a text")
-    wanted = wanted.replace("bool", "true or false").replace("array", "a list").replace(", got ", ", not ")
+    if choice := re.match(r"str matching regex '\^\((.*)\)\$'", wanted):
+        wanted = "one of " + choice[1].replace("|", ", ")
+    for found, words in _WORDS.items():
+        wanted = re.sub(found, words, wanted)
     key = where.strip("`").removeprefix("$.") or "a setting"
     return f"{key} must be {wanted}; `omi-edge config show` lists all settings."
 

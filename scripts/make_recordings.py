@@ -129,6 +129,7 @@ def save(path: Path, samples: npt.NDArray[np.int16], codec: str, rate: int, chan
     layout = "mono" if channels == 1 else "stereo"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
         if bitrate:
             stream.bit_rate = bitrate
         form = {"libopus": "s16", "flac": "s16"}[codec]

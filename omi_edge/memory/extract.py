@@ -1,4 +1,4 @@
-"""The built-in extractor: rules that answer at once, prove each answer with words, and rather say nothing than guess."""
+"""The built-in extractor: rules that answer at once, prove each answer, and rather say nothing than guess."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From notifications to durable chunks: also when the disk is full, frames lie in pieces, or the pendant falls silent."""
+"""From notifications to durable chunks, also when the disk is full, frames lie in pieces or the pendant is silent."""
 
 from __future__ import annotations
 

@@ -58,6 +58,16 @@ def test_asking_for_what_runs_has_it_run_once_more(conn: Connection) -> None:
     assert jobs.get(conn, job.id).state is JobState.DONE  # once more, not for ever
 
 
+def test_a_second_attempt_serves_whoever_asked_during_the_first(conn: Connection) -> None:
+    job_id = enqueue(conn).id
+    jobs.start(conn, job_id, START_US)
+    enqueue(conn)
+    jobs.retry(conn, job_id, START_US, "EngineTransient")
+    jobs.start(conn, job_id, START_US)
+    jobs.finish(conn, job_id, JobState.DONE, None, START_US)
+    assert jobs.get(conn, job_id).state is JobState.DONE
+
+
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.FAILED, JobState.CANCELLED])
 def test_asking_for_what_has_ended_begins_anew(conn: Connection, state: JobState) -> None:
     job = jobs.start(conn, enqueue(conn).id, START_US)

@@ -307,6 +307,9 @@ def test_vectors_of_another_model_or_width_prove_nothing(conn: Connection) -> No
     assert found(conn, "", np.zeros(DIMENSIONS, np.float32), loaded(conn)) == []
     assert search.without_vectors(conn, "another", 10) == [(number, "unrelated")]
     assert search.without_vectors(conn, MODEL, 10) == []
+    before = loaded(conn)
+    search.put_vectors(conn, "another", [(number, vector(1))])  # replaced while somebody searches
+    assert found(conn, "", vector(1), before) == []
 
 
 def test_a_document_that_is_gone_takes_no_vector(conn: Connection) -> None:
