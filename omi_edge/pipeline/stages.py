@@ -34,7 +34,7 @@ from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
 from omi_edge.pipeline.jobs import Result, StageWork
 from omi_edge.pipeline.live import LiveTranscriber
-from omi_edge.store import audio, conversations, memories, search, segments, transcripts
+from omi_edge.store import audio, conversations, jobs, memories, search, segments, transcripts
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Connection, Database
 from omi_edge.store.search import Document, VectorIndex
@@ -113,8 +113,10 @@ class Stages:
         )
 
         def commit(conn: Connection) -> tuple[ConversationRow, Utterance] | None:
-            conversation = self._place(conn, segment, creates=outcome in (Outcome.TEXT, Outcome.FAILED))
-            if outcome is Outcome.EXPECTED_SILENCE or conversation is None:
+            conversation = None
+            if outcome is not Outcome.EXPECTED_SILENCE:
+                conversation = self._place(conn, segment, creates=outcome is not Outcome.UNEXPECTED_EMPTY)
+            if conversation is None:
                 segments.settle(
                     conn, segment.id, outcome=outcome, reason=reason, engine=recognition.engine, conversation_id=None
                 )
@@ -144,6 +146,7 @@ class Stages:
     def _place(self, conn: Connection, segment: SpeechSegment, *, creates: bool) -> ConversationRow | None:
         settings = self._config.conversation
         silence_us = round(settings.silence * 1e6)
+        now_us = self._clock.utc_us()
         earlier = segments.get(conn, segment.id).conversation_id
         if earlier is not None:  # transcribed before: it stays where it is
             return conversations.get(conn, earlier)
@@ -158,12 +161,17 @@ class Stages:
             if creates:
                 conversations.extend(conn, chosen, segment.start_us, segment.end_us)
             row = conversations.get(conn, chosen)
-            if row.state is not ConversationState.OPEN and row.closed_by != "hand":
+            if row.closed_by == "hand":  # it stays closed, but is understood anew with what came late
+                jobs.enqueue(conn, Stage.DIARIZE, chosen, now_us=now_us)
+            elif row.state is not ConversationState.OPEN:
                 conversations.set_state(conn, chosen, ConversationState.OPEN)
             return row
         if not creates:
             return None
-        now_us = self._clock.utc_us()
+        for row in near:
+            if row.state is ConversationState.OPEN and row.ended_us <= segment.start_us:  # not joined: it is full
+                conversations.set_state(conn, row.id, ConversationState.PROCESSING, closed_by="length")
+                jobs.enqueue(conn, Stage.DIARIZE, row.id, now_us=now_us)
         return conversations.create(
             conn,
             id=new_id("con", segment.start_us),
