@@ -167,7 +167,10 @@ def _opened(path: Path) -> Iterator[Any]:
         except PermissionError as error:
             raise AudioError("the recording may not be read. Check the permissions of the file.") from error
         except (av.FFmpegError, ValueError, EOFError, OSError) as error:
-            raise AudioError("the file is not audio that can be read. WAV, FLAC, MP3, M4A and Ogg are.") from error
+            raise AudioError(
+                "the file is not audio that can be read, or its beginning or end is missing (an M4A needs both). WAV, "
+                "FLAC, MP3, M4A and Ogg can be read."
+            ) from error
         yield container
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import signal
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -16,14 +17,15 @@ import click
 import msgspec
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from omi_edge.capture.replay import Recording
-from omi_edge.cli.present import print_json
-from omi_edge.cli.settings import Settings, pass_settings, verb
+from omi_edge.cli.present import plain, print_json
+from omi_edge.cli.settings import Number, Settings, pass_settings, verb
 from omi_edge.clock import DrivenClock, SystemClock
 from omi_edge.config import Config, ConversationConfig, LogConfig, WebConfig, load, zone
 from omi_edge.daemon import Daemon
@@ -42,6 +44,7 @@ SILENCE_SECONDS = 8.0
 STEP_SECONDS = 0.5
 SETTLE_SECONDS = 120.0
 """Simulated time within which the last conversation must have ended and been understood."""
+SHIPPED_QUERY = "when is the dentist"
 TOKEN_NAME = "demo"  # noqa: S105 a name, not a token
 
 
@@ -55,10 +58,15 @@ class DemoFailed(OmiEdgeError):
     "demo",
     examples=("omi-edge demo", "omi-edge demo --audio interview.m4a --duration 120", "omi-edge demo --speed 1 --keep"),
 )
-@click.option("--audio", type=click.Path(path_type=Path), help="Play this recording instead of the one that ships.")
-@click.option("--duration", type=click.FloatRange(min=1), help="Play only so many seconds.")
 @click.option(
-    "--speed", type=click.FloatRange(min=0.1), help="Times real time; 1 is real time. Default: as fast as it goes."
+    "--audio",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Play this recording instead of the one that ships.",
+)
+@click.option("--duration", type=Number(1), metavar="S", help="Play only the first S seconds.")
+@click.option(
+    "--speed", type=Number(0.1), metavar="X", help="Play X times as fast as people speak. Default: as fast as it goes."
 )
 @click.option("--keep", is_flag=True, help="Stay up afterwards, with the API's address and a token.")
 @pass_settings
@@ -76,7 +84,7 @@ def demo(settings: Settings, audio: Path | None, duration: float | None, speed: 
     )
     set_up(style="text", level="error")
     console = Console(stderr=settings.json, quiet=settings.quiet and settings.json, highlight=False)
-    shown = asyncio.run(_demo(console, config, audio, duration, speed, keep))
+    shown = asyncio.run(_until_told(_demo(console, config, audio, duration, speed, keep)))
     if settings.json:
         print_json(shown)
 
@@ -88,6 +96,16 @@ class Shown(msgspec.Struct, frozen=True):
     conversations: list[wire.Conversation]
     hits: list[wire.Hit]
     rows: dict[str, int]
+
+
+async def _until_told(work: Coroutine[None, None, Shown]) -> Shown:
+    """Run ``work``; SIGTERM ends it as Ctrl-C does, so that the vault is thrown away in any case."""
+    task = asyncio.create_task(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _demo(
@@ -109,13 +127,14 @@ async def _demo(
             console.rule("[bold]omi-edge demo")
             device = pendant.profile.device
             console.print(f"pendant    a virtual {device.model} {device.firmware} over the {link.transport}")
-            console.print(f"recording  {recording.info.name}")
+            console.print(f"recording  {escape(plain(recording.info.name))}")
             console.print(f"vault      {folder} (thrown away afterwards)\n")
             seconds = await _play(console, clock, pendant, recording, client, duration, speed)
-            found = await _show(console, client, zone(config))
-            hits = await _search(console, client, found, shipped=audio is None)
+            found, said = await _show(console, client, zone(config))
+            whole = audio is None and duration is None
+            hits = await _search(console, client, SHIPPED_QUERY if whole else " ".join(said.split()[:8]))
             rows = await _prove_encrypted(console, client, folder, found)
-            if audio is None and duration is None:
+            if whole:
                 _check_promises(found)
             console.print("\n[bold green]All of that really happened.[/]")
             if keep:
@@ -164,36 +183,39 @@ async def _finished(client: ApiClient) -> bool:
     return bool(page.items) and all(item["state"] == "completed" for item in page.items)
 
 
-async def _show(console: Console, client: ApiClient, time_zone: ZoneInfo) -> list[wire.Conversation]:
-    """Print every conversation with what was made of it."""
+async def _show(console: Console, client: ApiClient, time_zone: ZoneInfo) -> tuple[list[wire.Conversation], str]:
+    """Print every conversation with what was made of it; return them and the longest thing that was said."""
     page = await client.request("GET", "/v1/conversations", returns=wire.Page)
     if not page.items:
         raise DemoFailed("no speech was understood in this recording, so there is no conversation to show.")
     found = []
+    said = ""
     for item in reversed(page.items):
         conversation = await client.request("GET", f"/v1/conversations/{item['id']}", returns=wire.Conversation)
         transcript = await client.request("GET", conversation.transcript, returns=wire.Transcript)
         found.append(conversation)
+        said = max([said, *(utterance.text for utterance in transcript.utterances)], key=len)
         console.print(Panel(_body(conversation, transcript, time_zone), title=_title(conversation), title_align="left"))
-    return found
+    return found, said
 
 
 def _title(conversation: wire.Conversation) -> str:
-    return f"[bold]{conversation.emoji} {conversation.title}[/]  {conversation.category}, {conversation.seconds:.0f} s"
+    title = f"[bold]{conversation.emoji} {escape(conversation.title)}[/]"
+    return f"{title}  {conversation.category}, {conversation.seconds:.0f} s"
 
 
 def _body(conversation: wire.Conversation, transcript: wire.Transcript, time_zone: ZoneInfo) -> Table:
     body = Table.grid(padding=(0, 2))
     body.add_column(style="dim", no_wrap=True)
     body.add_column()
-    body.add_row("summary", conversation.overview)
+    body.add_row("summary", escape(conversation.overview))
     who = ", ".join(f"{s.label or 'unknown'} {s.seconds:.0f} s" for s in conversation.speakers)
     body.add_row("who spoke", who)
     for task in conversation.tasks:
         due = f"  [cyan]due {_day(task.due, time_zone, task.due_has_time)}[/]" if task.due else ""
-        body.add_row("task", f"☐ {task.description}{due}  {_chips(task.evidence)}")
+        body.add_row("task", f"☐ {escape(task.description)}{due}  {_chips(task.evidence)}")
     for memory in conversation.memories:
-        body.add_row("memory", f"• {memory.content}  {_chips(memory.evidence)}")
+        body.add_row("memory", f"• {escape(memory.content)}  {_chips(memory.evidence)}")
     body.add_row("", "")
     for utterance in transcript.utterances:
         style = _colour(utterance.speaker)
@@ -203,18 +225,16 @@ def _body(conversation: wire.Conversation, transcript: wire.Transcript, time_zon
     return body
 
 
-async def _search(
-    console: Console, client: ApiClient, found: list[wire.Conversation], *, shipped: bool
-) -> list[wire.Hit]:
+async def _search(console: Console, client: ApiClient, query: str) -> list[wire.Hit]:
     """Search once, and print each hit with the second of audio that proves it."""
-    query = "when is the dentist" if shipped else (found[0].title or "today")
     result = await client.request("GET", "/v1/search", query={"q": query, "limit": 5}, returns=wire.SearchResult)
-    table = Table(title=f"search: {query}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    console.print(f"search: [bold]{escape(query)}[/]", soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("kind", "text", "proof"):
         table.add_column(heading, overflow="fold")
     for hit in result.hits:
-        proof = f"▸ {_clock(hit.span.offset)} of {hit.conversation_title}" if hit.span is not None else ""
-        table.add_row(hit.kind, hit.text, proof)
+        proof = f"▸ {_clock(hit.span.offset)} of {escape(hit.conversation_title)}" if hit.span is not None else ""
+        table.add_row(hit.kind, escape(hit.text), proof)
     console.print(table)
     proven = [hit for hit in result.hits if hit.span is not None]
     if not proven:

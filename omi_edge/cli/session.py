@@ -49,9 +49,7 @@ async def api(settings: Settings) -> AsyncIterator[ApiClient]:
     async with contextlib.AsyncExitStack() as stack:
         users = stack.enter_context(_Users(path.with_suffix(".users")))
         await _reach(settings, path, users, stack, clock)
-        client = await stack.enter_async_context(ApiClient(socket=path))
-        await _wait_until_ready(client, clock)
-        yield client
+        yield await stack.enter_async_context(ApiClient(socket=path))
 
 
 async def answers(path: Path) -> bool:
@@ -104,7 +102,7 @@ async def _reach(settings: Settings, path: Path, users: _Users, stack: contextli
     give_up_us = clock.boot_us() + round(WAIT_SECONDS * 1e6)
     while True:
         if users.share():
-            if await answers(path):
+            if await answers(path) and await _is_ready(path, clock):
                 return
             users.leave()
             own = importlib.import_module("omi_edge.cli.own")  # at the first need: it takes as long as all the rest
@@ -136,12 +134,17 @@ async def _stop_after_the_last(daemon: Daemon, users: _Users, settings: Settings
         await daemon.stop()
 
 
-async def _wait_until_ready(client: ApiClient, clock: Clock) -> None:
+async def _is_ready(path: Path, clock: Clock) -> bool:
+    """Wait until the daemon can be asked; False when it ends before, as one does that was given a wrong passphrase."""
     give_up_us = clock.boot_us() + round(WAIT_SECONDS * 1e6)
-    while True:
-        readiness = await client.request("GET", "/readiness", returns=wire.Readiness, accept=(503,))
-        if readiness.ready:
-            return
-        if clock.boot_us() > give_up_us:
-            raise NotReady(f"the daemon is still {readiness.state}; its /health says how far it is.")
-        await clock.sleep(_LOOK_AGAIN_SECONDS)
+    async with ApiClient(socket=path) as client:
+        while True:
+            try:
+                readiness = await client.request("GET", "/readiness", returns=wire.Readiness, accept=(503,))
+            except NotReady:
+                return False
+            if readiness.ready:
+                return True
+            if clock.boot_us() > give_up_us:
+                raise NotReady(f"the daemon is still {readiness.state}; its /health says how far it is.")
+            await clock.sleep(_LOOK_AGAIN_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -94,6 +95,25 @@ def verb_group(
 ) -> Callable[[Callable[..., Any]], VerbGroup]:
     """Make a function a group of verbs; with ``lists`` it does something itself when none follows."""
     return click.group(name, cls=VerbGroup, examples=examples, invoke_without_command=lists)
+
+
+class Number(click.ParamType[float]):
+    """A finite number that is at least ``least``: float() alone takes "nan" and "inf"."""
+
+    name = "number"
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click.ParamType."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number >= self._least):
+            self.fail(f"{value!r} is not a number of at least {self._least:g}", param, ctx)
+        return number
 
 
 def _json_option() -> click.Option:

@@ -15,6 +15,12 @@ BLOCK_BYTES = SAMPLE_RATE // 10 * 2
 """Audio is decoded in fixed blocks of 100 ms, so that words do not depend on how it arrived."""
 FRAMES_PER_SECOND = 100
 """PocketSphinx's default frame rate."""
+DEFAULTS: dict[str, Any] = {"wbeam": 1e-20, "maxhmmpf": 5000, "maxwpf": 5}
+"""The fastest search settings tried whose word error rate is not worse than PocketSphinx's own.
+
+Measured on the shipped recording after the pendant's codec: word error rate 0.082 with both; 0.20 instead of 0.29 of
+real time. With pink noise at 15 dB SNR: 0.73 instead of 0.75, and 0.37 instead of 0.94 of real time. Narrower was worse
+(``maxhmmpf`` 4000: 0.095; ``ds`` 2: 0.123; ``topn`` 2: 0.104; ``pbeam`` 1e-44: 0.089; ``beam`` 1e-40: 0.263)."""
 _ALTERNATE = re.compile(r"\(\d+\)$")
 
 
@@ -77,9 +83,6 @@ class PocketSphinxRecognizer:
     def _check_active(self) -> None:
         if not self._active:  # the decoder would crash
             raise EngineTransient("the recogniser was given sound before a segment was begun.")
-
-
-DEFAULTS: dict[str, Any] = {}
 
 
 def _word(raw: str) -> str:

@@ -33,13 +33,16 @@ _TABLES: dict[str, str] = {
     " ORDER BY u.version_n, u.start_us, u.id",
     "turns": "SELECT c.id AS conversation_id, t.start_us, t.end_us, t.speaker, t.confidence, t.engine FROM turns t"
     " JOIN conversations c ON c.n = t.conversation_n ORDER BY t.conversation_n, t.n",
-    "tasks": "SELECT t.id, c.id AS conversation_id, t.description, t.owner, t.owner_name, t.due_us, t.due_has_time,"
-    " t.due_certain, t.priority, t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.created_us,"
-    " t.updated_us, t.origin, t.engine, t.client_id FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n"
-    " ORDER BY t.n",
-    "memories": "SELECT m.id, c.id AS conversation_id, m.content, m.subject, m.category, m.confidence, m.created_us,"
-    " m.updated_us, m.origin, m.engine, m.client_id FROM memories m"
-    " LEFT JOIN conversations c ON c.n = m.conversation_n ORDER BY m.n",
+    "tasks": "SELECT t.id, c.id AS conversation_id, o.id AS source_id, t.description, t.owner,"
+    " t.owner_name, t.due_us, t.due_has_time, t.due_certain, t.priority, t.kind, t.trigger_phrase, t.confidence,"
+    " t.state, t.completed_us, t.created_us, t.updated_us, t.origin, t.engine, t.client_id"
+    " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n"
+    " LEFT JOIN sources o ON o.n = t.source_n ORDER BY t.n",
+    "memories": "SELECT m.id, c.id AS conversation_id, o.id AS source_id, m.content, m.subject, m.category,"
+    " m.confidence, m.created_us, m.updated_us, m.origin, m.engine, m.client_id FROM memories m"
+    " LEFT JOIN conversations c ON c.n = m.conversation_n LEFT JOIN sources o ON o.n = m.source_n ORDER BY m.n",
+    "overruled": "SELECT c.id AS conversation_id, lower(hex(r.digest)) AS digest FROM overruled r"
+    " JOIN conversations c ON c.n = r.conversation_n ORDER BY r.conversation_n, r.digest",
     "evidence": "SELECT e.thing_id, e.n, e.utterance_id, c.id AS conversation_id, e.start_us, e.end_us FROM evidence e"
     " JOIN conversations c ON c.n = e.conversation_n ORDER BY e.thing_id, e.n",
     "notices": "SELECT id, code, severity, subjects, message, since_us, last_us, count, acknowledged_us, cleared_us"

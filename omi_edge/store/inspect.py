@@ -6,7 +6,8 @@ from omi_edge.store.database import Connection
 
 TABLES = (
     "sources", "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks",
-    "memories", "evidence", "people", "documents", "vectors", "jobs", "notices", "clients", "settings", "audit",
+    "memories", "evidence", "overruled", "people", "documents", "vectors", "jobs", "notices", "clients", "settings",
+    "audit",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,12 @@ _TASKS = (
     "SELECT t.id, c.id, t.description, t.owner, t.owner_name, t.due_us, t.due_has_time, t.due_certain, t.priority,"
     " t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.created_us, t.updated_us, t.origin, t.engine,"
     " o.id, t.n"
-    " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n LEFT JOIN sources o ON o.n = c.source_n"
+    " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n LEFT JOIN sources o ON o.n = t.source_n"
 )
 _MEMORIES = (
     "SELECT m.id, c.id, m.content, m.subject, m.category, m.confidence, m.created_us, m.updated_us, m.origin, m.engine,"
     " o.id, m.n FROM memories m LEFT JOIN conversations c ON c.n = m.conversation_n"
-    " LEFT JOIN sources o ON o.n = c.source_n"
+    " LEFT JOIN sources o ON o.n = m.source_n"
 )
 STATES = ("open", "completed")
 OWNERS = ("user", "other", "unknown")
@@ -100,29 +101,24 @@ def replace_derived(
 ) -> tuple[list[TaskRow], list[MemoryRow]]:
     """Put what was derived from a conversation in the place of what was derived before.
 
-    What a person made or edited stays. A thing that says the same as before keeps its id and its age, and a task that
-    was ticked off stays so.
+    What a person made or edited stays, and what a person edited or deleted is not derived again. A thing that says the
+    same as before keeps its id and its age, and a task that was ticked off stays so.
     """
     conversation_n = conversations.number(conn, conversation_id)
     source_id = conversations.get(conn, conversation_id).source_id
     known_tasks = _take_derived(conn, "tasks", "description", conversation_n)
     known_memories = _take_derived(conn, "memories", "content", conversation_n)
-    edited = {
-        row[0].casefold()
-        for table, column in (("tasks", "description"), ("memories", "content"))
-        for row in conn.execute(
-            f"SELECT {column} FROM {table} WHERE conversation_n = ? AND origin = 'edited'", (conversation_n,)
-        )
-    }
+    rows = conn.execute("SELECT digest FROM overruled WHERE conversation_n = ?", (conversation_n,))
+    overruled = {row[0] for row in rows}
     tasks, memories = [], []
     for task in understanding.tasks:
-        if task.description.casefold() not in edited:
+        if _digest(task.description) not in overruled:
             known = known_tasks.pop(task.description.casefold(), None) or _Known(new_id("tsk", now_us), now_us)
             _insert_task(conn, known, task, conversation_n, understanding.engine, now_us)
             _add_evidence(conn, known.id, conversation_n, task.evidence)
             tasks.append(_indexed_task(conn, known.id, conversation_id, source_id))
     for memory in understanding.memories:
-        if memory.content.casefold() not in edited:
+        if _digest(memory.content) not in overruled:
             kept = known_memories.pop(memory.content.casefold(), None) or _Known(new_id("mem", now_us), now_us)
             _insert_memory(conn, kept, memory, conversation_n, understanding.engine, now_us)
             _add_evidence(conn, kept.id, conversation_n, memory.evidence)
@@ -196,6 +192,8 @@ def update_task(conn: Connection, task_id: str, now_us: int, **changes: Any) -> 
     _check(changes)
     if "state" in changes and changes["state"] != before.state:
         changes["completed_us"] = now_us if changes["state"] == "completed" else None
+    if "description" in changes:
+        _overrule(conn, before.conversation_id, before.origin, before.description)
     _update(conn, "tasks", task_id, now_us, changes, before.origin)
     return _indexed_task(conn, task_id, before.conversation_id, before.source_id)
 
@@ -204,19 +202,23 @@ def update_memory(conn: Connection, memory_id: str, now_us: int, **changes: Any)
     """Change fields of a memory. Raises NotFound or BadInput."""
     before = get_memory(conn, memory_id)
     _check(changes)
+    if "content" in changes:
+        _overrule(conn, before.conversation_id, before.origin, before.content)
     _update(conn, "memories", memory_id, now_us, changes, before.origin)
     return _indexed_memory(conn, memory_id, before.conversation_id, before.source_id)
 
 
 def delete_task(conn: Connection, task_id: str) -> None:
     """Delete a task with its evidence, full-text entry and vector. Raises NotFound."""
-    get_task(conn, task_id)
+    before = get_task(conn, task_id)
+    _overrule(conn, before.conversation_id, before.origin, before.description)
     _remove(conn, "tasks", task_id)
 
 
 def delete_memory(conn: Connection, memory_id: str) -> None:
     """Delete a memory with its evidence, full-text entry and vector. Raises NotFound."""
-    get_memory(conn, memory_id)
+    before = get_memory(conn, memory_id)
+    _overrule(conn, before.conversation_id, before.origin, before.content)
     _remove(conn, "memories", memory_id)
 
 
@@ -263,9 +265,22 @@ def list_memories(
     return Page(items, encode_cursor(items[-1].created_us, rows[limit - 1][-1]) if len(rows) > limit else None)
 
 
+def _overrule(conn: Connection, conversation_id: str | None, origin: str, text: str) -> None:
+    """Note that a person knows better than what was derived."""
+    if origin == "derived" and conversation_id is not None:
+        conn.execute(
+            "INSERT OR IGNORE INTO overruled (conversation_n, digest) VALUES (?, ?)",
+            (conversations.number(conn, conversation_id), _digest(text)),
+        )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(" ".join(text.casefold().split()).encode("utf-8", "surrogatepass")).digest()
+
+
 def _list_clauses(table: str, filters: Filters, cursor: str | None) -> Clauses:
     clauses = Clauses()
-    clauses.add_source("c.source_n", filters)
+    clauses.add_source(f"{table}.source_n", filters)
     clauses.add_times(f"{table}.created_us", filters)
     clauses.add_cursor(f"{table}.created_us, {table}.n", cursor)
     if filters.conversation is not None:
@@ -294,11 +309,12 @@ def _take_derived(conn: Connection, table: str, column: str, conversation_n: int
 
 def _insert_task(conn: Connection, known: _Known, task: Task, conversation_n: int, engine: str, now_us: int) -> None:
     conn.execute(
-        "INSERT INTO tasks (id, conversation_n, description, owner, owner_name, due_us, due_has_time, due_certain,"
-        " priority, kind, trigger_phrase, confidence, state, completed_us, created_us, updated_us, origin, engine)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        "INSERT INTO tasks (id, conversation_n, source_n, description, owner, owner_name, due_us, due_has_time,"
+        " due_certain, priority, kind, trigger_phrase, confidence, state, completed_us, created_us, updated_us, origin,"
+        " engine) VALUES (?, ?, (SELECT source_n FROM conversations WHERE n = ?),"
+        " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
         (
-            known.id, conversation_n, task.description, task.owner.value, task.owner_name, task.due_us,
+            known.id, conversation_n, conversation_n, task.description, task.owner.value, task.owner_name, task.due_us,
             int(task.due_has_time), int(task.due_certain), task.priority, task.kind, task.trigger, task.confidence,
             "open" if known.completed_us is None else "completed", known.completed_us, known.created_us, now_us, engine,
         ),
@@ -309,11 +325,12 @@ def _insert_memory(
     conn: Connection, known: _Known, memory: Memory, conversation_n: int, engine: str, now_us: int
 ) -> None:
     conn.execute(
-        "INSERT INTO memories (id, conversation_n, content, subject, category, confidence, created_us, updated_us,"
-        " origin, engine) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        "INSERT INTO memories (id, conversation_n, source_n, content, subject, category, confidence, created_us,"
+        " updated_us, origin, engine) VALUES (?, ?, (SELECT source_n FROM conversations WHERE n = ?),"
+        " ?, ?, ?, ?, ?, ?, 'derived', ?)",
         (
-            known.id, conversation_n, memory.content, memory.subject, memory.category, memory.confidence,
-            known.created_us, now_us, engine,
+            known.id, conversation_n, conversation_n, memory.content, memory.subject, memory.category,
+            memory.confidence, known.created_us, now_us, engine,
         ),
     )  # fmt: skip
 

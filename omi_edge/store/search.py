@@ -31,6 +31,12 @@ ARM_LIMIT = 200
 """Hits of each search that are merged."""
 LEAST_LIKENESS = 0.25
 """Cosine below which two texts share so little that the vector proves nothing."""
+FUNCTION_WORDS = frozenset(
+    "a an and are about at be been can could did do does for from had has have he her his how i in is it its me my of "
+    "on or our she should so that the their them then there these they this to us was we were what when where which "
+    "who why will with would you your".split()
+)
+"""English words that are in nearly everything that is said: beside others they find nothing but noise."""
 _WORD = re.compile(r"[^\s\0-/:-@\[-`{-\x7f\ud800-\udfff]+")
 """All but spaces, control and punctuation characters of ASCII: what the tokenizer makes of the rest, accents and vowel
 signs that are characters of their own among it, is the same in a query and in a document."""
@@ -253,7 +259,9 @@ def search(
 
 
 def _by_words(conn: Connection, text: str, filters: Filters) -> list[int]:
-    words = list(dict.fromkeys(_WORD.findall(text.lower())))[:WORDS_LIMIT]
+    said = list(dict.fromkeys(_WORD.findall(text.lower())))[:WORDS_LIMIT]
+    # "when is the dentist" asks for the dentist; what is nothing but such words is looked for as it stands
+    words = [word for word in said if word not in FUNCTION_WORDS] or said
     if not words:
         return []
     query = " OR ".join(f'"{word}"' for word in words)

@@ -56,7 +56,7 @@ def test_the_pitch_of_the_two_voices_is_theirs() -> None:
     assert 140 < 55 * 2 ** (woman / 12) < 260
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.int16, st.integers(0, 4 * PITCH_WINDOW)))
 def test_any_sound_has_one_finite_row_each_ten_milliseconds(pcm: Samples) -> None:
     cepstra, pitch, voicing, level = frames(pcm)

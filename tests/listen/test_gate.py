@@ -121,7 +121,7 @@ RUNS = st.one_of(
 RESTS = st.integers(0, CHUNK_SAMPLES - 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RUNS, RESTS)
 @example([0.0] * 200 + [COULD_BE] + [0.0] * 200, 0)
 def test_all_within_two_seconds_of_possible_speech_is_stored_and_nothing_else(curve: Curve, rest: int) -> None:
@@ -136,7 +136,7 @@ def test_all_within_two_seconds_of_possible_speech_is_stored_and_nothing_else(cu
     assert not keep[surely_not].any()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RUNS, RESTS)
 def test_segments_are_in_order_apart_short_enough_stored_and_hold_all_speech(curve: Curve, rest: int) -> None:
     total = len(curve) * CHUNK_SAMPLES + rest
@@ -155,7 +155,7 @@ def test_segments_are_in_order_apart_short_enough_stored_and_hold_all_speech(cur
         assert all(heard) or len(chunks) < CLICK_CHUNKS
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RUNS, RESTS)
 def test_a_segment_opens_is_confirmed_and_closes_and_nothing_confirmed_is_cut_off(curve: Curve, rest: int) -> None:
     start: int | None = None

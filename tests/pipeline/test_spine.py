@@ -280,7 +280,7 @@ async def test_a_conversation_that_is_full_ends(workshop: Workshop) -> None:
     first, second = await workshop.conversations()
     assert (first.closed_by, first.ended_us - first.started_us) == ("length", 59_000_000)
     assert second.started_us == START_US + 60_000_000
-    await workshop.clock.advance(30)
+    await workshop.clock.advance(90)
     assert [row.state for row in await workshop.conversations()] == [ConversationState.COMPLETED] * 2
 
 

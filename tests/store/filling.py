@@ -185,6 +185,8 @@ def fill(conn: Connection) -> None:
     conversations.set_state(
         conn, CONVERSATIONS[0], ConversationState.COMPLETED, closed_by="silence", finished_us=START_US + MINUTE
     )
+    derived = memories.list_tasks(conn, limit=9).items
+    memories.update_task(conn, derived[0].id, START_US, description="Call the electrician")
     memories.create_task(conn, description="Buy stamps", now_us=START_US)
     memories.create_memory(conn, content="The spare key is under the pot", now_us=START_US)
     first = jobs.due(conn, START_US, [Stage.TRANSCRIBE])[0]

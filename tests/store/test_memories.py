@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -120,11 +121,21 @@ def test_what_a_person_edited_or_made_survives_deriving(conn: Connection) -> Non
     assert edited.evidence == task.evidence
     changed = memories.update_memory(conn, fact.id, LATER_US, content="Ada is allergic to nuts")
     by_hand = memories.create_memory(conn, content="The key is under the pot", now_us=START_US)
-    tasks, facts = derive(conn, Task("CALL the electrician"), Memory("Ada is allergic to nuts", "Ada"))
-    assert (tasks, facts) == ([], [])  # said already, by a person
+    tasks, facts = derive(conn, msgspec.structs.replace(CALL, description="CALL  the plumber"), WALNUTS)
+    assert (tasks, facts) == ([], [])  # a person knew better
     assert memories.get_task(conn, task.id) == edited
     assert memories.get_memory(conn, fact.id) == changed
     assert memories.get_memory(conn, by_hand.id) == by_hand
+
+
+def test_what_a_person_deleted_is_not_derived_again(conn: Connection) -> None:
+    (task,), (fact,) = derive(conn, CALL, WALNUTS)
+    memories.delete_task(conn, task.id)
+    memories.delete_memory(conn, fact.id)
+    assert derive(conn, CALL, WALNUTS) == ([], [])
+    assert found(conn, "plumber walnuts") == []
+    (elsewhere,), _ = derive(conn, CALL, conversation_id=CONVERSATIONS[1])
+    assert elsewhere.description == CALL.description
 
 
 def test_two_that_say_the_same_leave_nothing_behind_when_derived_again(conn: Connection) -> None:

@@ -289,7 +289,7 @@ def excuse(statement: str, lines: list[str]) -> str | None:
         return "a list in the order of its index, which ends with the page"
     if conditions.startswith(("state = 'failed'", "cleared_us IS NULL")):
         return "a list in the order of an index that holds nothing but such rows, which ends with the page"
-    if "u.speaker = ?" in conditions or "c.source_n IN" in conditions:
+    if "u.speaker = ?" in conditions:
         # it may pass by many rows where little matches; most vaults have one pendant and few voices
         return "a list in the order of its index, which ends with the page; rows that do not match are passed by"
     return None
