@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from omi_edge.errors import ConfigError
+from omi_edge.validation import explained
 
 PREFIX = "OMI_EDGE_"
 
@@ -126,7 +126,10 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     try:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(_unusable(error)) from error
+        key, wanted = explained(error)
+        raise ConfigError(
+            f"{key or 'a setting'} must be {wanted}; `omi-edge config show` lists all settings."
+        ) from error
     if config.listen.vad_close > config.listen.vad_open:
         raise ConfigError("listen.vad_close must not be above listen.vad_open.")
     zone(config)
@@ -192,32 +195,6 @@ def _parse(text: str, default: object) -> object:
 def _nearest(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}."
-
-
-_WORDS = {
-    r"^\w+ >= ": "at least ",
-    r"^\w+ <= ": "at most ",
-    r"^\w+ > ": "more than ",
-    r"^\w+ < ": "less than ",
-    r", got ": ", not ",
-    r"\bint\b": "a whole number",
-    r"\bfloat\b": "a number",
-    r"\bstr\b": "a text",
-    r"\bbool\b": "true or false",
-    r"\barray\b": "a list",
-}
-
-
-def _unusable(error: msgspec.ValidationError) -> str:
-    """Say in a person's words what msgspec found: "Expected `int` <= 65535 - at `$.web.port`"."""
-    what, _, where = str(error).partition(" - at ")
-    wanted = what.removeprefix("Expected ").replace("`", "")
-    if choice := re.match(r"str matching regex '\^\((.*)\)\$'", wanted):
-        wanted = "one of " + choice[1].replace("|", ", ")
-    for found, words in _WORDS.items():
-        wanted = re.sub(found, words, wanted)
-    key = where.strip("`").removeprefix("$.") or "a setting"
-    return f"{key} must be {wanted}; `omi-edge config show` lists all settings."
 
 
 def _machine_zone() -> str:

@@ -23,6 +23,7 @@ LEVELS = {
     "events": 1,
     "observe": 1,
     "paths": 1,
+    "validation": 1,
     "sandbox": 1,
     "engine": 1,
     "worker": 1,

@@ -230,8 +230,8 @@ async def _memories(settings: Settings, query: Query, limit: int) -> None:
     if settings.json:
         return print_json(wire.Page(items, cursor))
     nothing = NOTHING_MATCHES if query else "No memory yet."
-    rows = [[m.id, moment(m.created, settings.zone), m.category, m.content, m.conversation_id or "–"] for m in items]
-    print_table(["id", "since", "category", "memory", "conversation"], rows, nothing=nothing)
+    rows = [[m.id, moment(m.at, settings.zone), m.category, m.content, m.conversation_id or "–"] for m in items]
+    print_table(["id", "said", "category", "memory", "conversation"], rows, nothing=nothing)
     if cursor:
         settings.say(f"There are more; give --limit above {limit}.")
     return None

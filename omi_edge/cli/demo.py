@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import signal
 import tempfile
@@ -113,7 +114,9 @@ async def _demo(
 ) -> Shown:
     """Run the main job, show it, and return what came out. Raises DemoFailed."""
     recording = Recording(audio if audio is not None else recording_path())
-    clock = DrivenClock(SystemClock().utc_us())
+    # simulated time runs ahead: it begins so long ago that it does not pass the present
+    ahead = min(duration or math.inf, recording.info.seconds or 0.0) + SETTLE_SECONDS
+    clock = DrivenClock(SystemClock().utc_us() - round(ahead * 1e6))
     with tempfile.TemporaryDirectory(prefix="omi-edge-demo-") as name:
         folder = Path(name) / "data"
         passphrase = secrets.token_urlsafe(16)
@@ -348,15 +351,15 @@ class _Screen:
 
     async def follow(self, client: ApiClient) -> None:
         """Print what the daemon tells."""
-        first_us: int | None = None
+        first: datetime | None = None
         async for event in client.events():
             if event.kind == "partial":
                 self._partial = str(event.data["text"])
             elif event.kind == "segment":
                 self._partial = ""
-                start_us = int(event.data["start_us"])
-                first_us = start_us if first_us is None else first_us
-                self._console.print(Text(f"{_clock((start_us - first_us) / 1e6)}  {event.data['text']}"))
+                began = datetime.fromisoformat(event.data["start"])
+                first = began if first is None else first
+                self._console.print(Text(f"{_clock((began - first).total_seconds())}  {event.data['text']}"))
             elif event.kind == "conversation" and event.data["state"] == "completed":
                 self._console.print(f"[green]conversation complete:[/] {event.data['title']}")
 

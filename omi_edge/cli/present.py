@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
-from unicodedata import category
+from unicodedata import bidirectional, category
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -19,6 +19,8 @@ from omi_edge.cli.settings import Settings
 PROSE = ("title", "text", "task", "memory", "message", "found")
 """Columns of free text, which may be wrapped."""
 INDENT = "    "
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Marks that turn the text after them around (Unicode bidirectional classes)."""
 
 
 def print_json(answer: object) -> None:
@@ -67,7 +69,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def plain(text: str) -> str:
     """Return ``text`` on one line, without characters that a terminal would obey: a file's name may hold any."""
-    return "".join("\ufffd" if category(sign) == "Cc" else sign for sign in " ".join(text.split()))
+    return "".join(
+        "\ufffd" if category(sign) == "Cc" or bidirectional(sign) in _TURNING else sign
+        for sign in " ".join(text.split())
+    )
 
 
 def moment(stamp: str | None, zone: ZoneInfo, *, seconds: bool = False) -> str:

@@ -99,7 +99,9 @@ async def _delete(settings: Settings, task_id: str, yes: bool) -> None:
         if yes:
             await client.request("DELETE", f"/v1/tasks/{task_id}", returns=type(None))
     _print(settings, item)
-    if not yes:
+    if yes:
+        settings.say("Deleted for good.")
+    else:
         raise UsageError("nothing was deleted: give --yes to delete this task for good.")
 
 

@@ -35,11 +35,11 @@ _TABLES: dict[str, str] = {
     " JOIN conversations c ON c.n = t.conversation_n ORDER BY t.conversation_n, t.n",
     "tasks": "SELECT t.id, c.id AS conversation_id, o.id AS source_id, t.description, t.owner,"
     " t.owner_name, t.due_us, t.due_has_time, t.due_certain, t.priority, t.kind, t.trigger_phrase, t.confidence,"
-    " t.state, t.completed_us, t.created_us, t.updated_us, t.origin, t.engine, t.client_id"
+    " t.state, t.completed_us, t.at_us, t.created_us, t.updated_us, t.origin, t.engine, t.client_id"
     " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n"
     " LEFT JOIN sources o ON o.n = t.source_n ORDER BY t.n",
     "memories": "SELECT m.id, c.id AS conversation_id, o.id AS source_id, m.content, m.subject, m.category,"
-    " m.confidence, m.created_us, m.updated_us, m.origin, m.engine, m.client_id FROM memories m"
+    " m.confidence, m.at_us, m.created_us, m.updated_us, m.origin, m.engine, m.client_id FROM memories m"
     " LEFT JOIN conversations c ON c.n = m.conversation_n LEFT JOIN sources o ON o.n = m.source_n ORDER BY m.n",
     "overruled": "SELECT c.id AS conversation_id, lower(hex(r.digest)) AS digest FROM overruled r"
     " JOIN conversations c ON c.n = r.conversation_n ORDER BY r.conversation_n, r.digest",

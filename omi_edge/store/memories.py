@@ -18,12 +18,12 @@ from omi_edge.store.search import Document
 
 _TASKS = (
     "SELECT t.id, c.id, t.description, t.owner, t.owner_name, t.due_us, t.due_has_time, t.due_certain, t.priority,"
-    " t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.created_us, t.updated_us, t.origin, t.engine,"
+    " t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.at_us, t.created_us, t.updated_us, t.origin, t.engine,"
     " o.id, t.n"
     " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n LEFT JOIN sources o ON o.n = t.source_n"
 )
 _MEMORIES = (
-    "SELECT m.id, c.id, m.content, m.subject, m.category, m.confidence, m.created_us, m.updated_us, m.origin, m.engine,"
+    "SELECT m.id, c.id, m.content, m.subject, m.category, m.confidence, m.at_us, m.created_us, m.updated_us, m.origin, m.engine,"
     " o.id, m.n FROM memories m LEFT JOIN conversations c ON c.n = m.conversation_n"
     " LEFT JOIN sources o ON o.n = m.source_n"
 )
@@ -61,6 +61,8 @@ class TaskRow(msgspec.Struct, frozen=True):
     confidence: float
     state: str
     completed_us: int | None
+    at_us: int
+    """UTC of the words that prove it; of what a person made, when it was made."""
     created_us: int
     updated_us: int
     origin: str
@@ -79,6 +81,8 @@ class MemoryRow(msgspec.Struct, frozen=True):
     subject: str
     category: str
     confidence: float
+    at_us: int
+    """UTC of the words that prove it; of what a person made, when it was made."""
     created_us: int
     updated_us: int
     origin: str
@@ -143,9 +147,21 @@ def create_task(
     thing_id = new_id("tsk", now_us)
     conn.execute(
         "INSERT INTO tasks (id, description, owner, owner_name, due_us, due_has_time, due_certain, priority, kind,"
-        " confidence, created_us, updated_us, origin, engine, client_id)"
-        " VALUES (?, ?, ?, ?, ?, ?, 1, ?, 'explicit_command', 1.0, ?, ?, 'manual', '', ?)",
-        (thing_id, description, owner, owner_name, due_us, int(due_has_time), priority, now_us, now_us, client_id),
+        " confidence, at_us, created_us, updated_us, origin, engine, client_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, 1, ?, 'explicit_command', 1.0, ?, ?, ?, 'manual', '', ?)",
+        (
+            thing_id,
+            description,
+            owner,
+            owner_name,
+            due_us,
+            int(due_has_time),
+            priority,
+            now_us,
+            now_us,
+            now_us,
+            client_id,
+        ),
     )
     return _indexed_task(conn, thing_id, None, None)
 
@@ -163,9 +179,9 @@ def create_memory(
     _check({"content": content})
     thing_id = new_id("mem", now_us)
     conn.execute(
-        "INSERT INTO memories (id, content, subject, category, confidence, created_us, updated_us, origin, engine,"
-        " client_id) VALUES (?, ?, ?, ?, 1.0, ?, ?, 'manual', '', ?)",
-        (thing_id, content, subject, category, now_us, now_us, client_id),
+        "INSERT INTO memories (id, content, subject, category, confidence, at_us, created_us, updated_us, origin, engine,"
+        " client_id) VALUES (?, ?, ?, ?, 1.0, ?, ?, ?, 'manual', '', ?)",
+        (thing_id, content, subject, category, now_us, now_us, now_us, client_id),
     )
     return _indexed_memory(conn, thing_id, None, None)
 
@@ -246,10 +262,10 @@ def list_tasks(
     if state is not None:
         clauses.add("t.state = ?", state)
     rows = conn.execute(
-        f"{_TASKS} {clauses.where()} ORDER BY t.created_us DESC, t.n DESC LIMIT ?", (*clauses.values, limit + 1)
+        f"{_TASKS} {clauses.where()} ORDER BY t.at_us DESC, t.n DESC LIMIT ?", (*clauses.values, limit + 1)
     ).fetchall()
     items = [_task(conn, row) for row in rows[:limit]]
-    return Page(items, encode_cursor(items[-1].created_us, rows[limit - 1][-1]) if len(rows) > limit else None)
+    return Page(items, encode_cursor(items[-1].at_us, rows[limit - 1][-1]) if len(rows) > limit else None)
 
 
 def list_memories(
@@ -259,10 +275,10 @@ def list_memories(
     check_limit(limit)
     clauses = _list_clauses("m", filters, cursor)
     rows = conn.execute(
-        f"{_MEMORIES} {clauses.where()} ORDER BY m.created_us DESC, m.n DESC LIMIT ?", (*clauses.values, limit + 1)
+        f"{_MEMORIES} {clauses.where()} ORDER BY m.at_us DESC, m.n DESC LIMIT ?", (*clauses.values, limit + 1)
     ).fetchall()
     items = [_memory(conn, row) for row in rows[:limit]]
-    return Page(items, encode_cursor(items[-1].created_us, rows[limit - 1][-1]) if len(rows) > limit else None)
+    return Page(items, encode_cursor(items[-1].at_us, rows[limit - 1][-1]) if len(rows) > limit else None)
 
 
 def _overrule(conn: Connection, conversation_id: str | None, origin: str, text: str) -> None:
@@ -281,8 +297,8 @@ def _digest(text: str) -> bytes:
 def _list_clauses(table: str, filters: Filters, cursor: str | None) -> Clauses:
     clauses = Clauses()
     clauses.add_source(f"{table}.source_n", filters)
-    clauses.add_times(f"{table}.created_us", filters)
-    clauses.add_cursor(f"{table}.created_us, {table}.n", cursor)
+    clauses.add_times(f"{table}.at_us", filters)
+    clauses.add_cursor(f"{table}.at_us, {table}.n", cursor)
     if filters.conversation is not None:
         clauses.add(f"{table}.conversation_n = (SELECT n FROM conversations WHERE id = ?)", filters.conversation)
     if filters.speaker is not None:
@@ -310,13 +326,14 @@ def _take_derived(conn: Connection, table: str, column: str, conversation_n: int
 def _insert_task(conn: Connection, known: _Known, task: Task, conversation_n: int, engine: str, now_us: int) -> None:
     conn.execute(
         "INSERT INTO tasks (id, conversation_n, source_n, description, owner, owner_name, due_us, due_has_time,"
-        " due_certain, priority, kind, trigger_phrase, confidence, state, completed_us, created_us, updated_us, origin,"
-        " engine) VALUES (?, ?, (SELECT source_n FROM conversations WHERE n = ?),"
-        " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        " due_certain, priority, kind, trigger_phrase, confidence, state, completed_us, at_us, created_us, updated_us,"
+        " origin, engine) VALUES (?, ?, (SELECT source_n FROM conversations WHERE n = ?),"
+        " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
         (
             known.id, conversation_n, conversation_n, task.description, task.owner.value, task.owner_name, task.due_us,
             int(task.due_has_time), int(task.due_certain), task.priority, task.kind, task.trigger, task.confidence,
-            "open" if known.completed_us is None else "completed", known.completed_us, known.created_us, now_us, engine,
+            "open" if known.completed_us is None else "completed", known.completed_us,
+            _said_us(task.evidence, known.created_us), known.created_us, now_us, engine,
         ),
     )  # fmt: skip
 
@@ -325,14 +342,18 @@ def _insert_memory(
     conn: Connection, known: _Known, memory: Memory, conversation_n: int, engine: str, now_us: int
 ) -> None:
     conn.execute(
-        "INSERT INTO memories (id, conversation_n, source_n, content, subject, category, confidence, created_us,"
+        "INSERT INTO memories (id, conversation_n, source_n, content, subject, category, confidence, at_us, created_us,"
         " updated_us, origin, engine) VALUES (?, ?, (SELECT source_n FROM conversations WHERE n = ?),"
-        " ?, ?, ?, ?, ?, ?, 'derived', ?)",
+        " ?, ?, ?, ?, ?, ?, ?, 'derived', ?)",
         (
             known.id, conversation_n, conversation_n, memory.content, memory.subject, memory.category,
-            memory.confidence, known.created_us, now_us, engine,
+            memory.confidence, _said_us(memory.evidence, known.created_us), known.created_us, now_us, engine,
         ),
     )  # fmt: skip
+
+
+def _said_us(evidence: Sequence[Evidence], otherwise_us: int) -> int:
+    return evidence[0].start_us if evidence else otherwise_us
 
 
 def _add_evidence(conn: Connection, thing_id: str, conversation_n: int, evidence: Sequence[Evidence]) -> None:
@@ -398,6 +419,8 @@ def _check(fields: dict[str, Any]) -> None:
     for name in ("description", "content"):
         if name in fields and not (isinstance(fields[name], str) and fields[name].strip()):
             raise BadInput(f"{name} must hold some text.", name)
+        if "\0" in str(fields.get(name, "")):
+            raise BadInput(f"{name} must not hold a NUL character.", name)
     for name, allowed in (("state", STATES), ("owner", OWNERS), ("priority", PRIORITIES)):
         if name in fields and fields[name] not in allowed:
             raise BadInput(f"{name} must be one of {', '.join(allowed)}.", name)

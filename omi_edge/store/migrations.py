@@ -87,22 +87,23 @@ CREATE TABLE tasks (
     due_has_time INTEGER NOT NULL, due_certain INTEGER NOT NULL, priority TEXT NOT NULL, kind TEXT NOT NULL,
     trigger_phrase TEXT,
     confidence REAL NOT NULL, state TEXT NOT NULL DEFAULT 'open', completed_us INTEGER,
-    created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
+    at_us INTEGER NOT NULL, created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
     origin TEXT NOT NULL, engine TEXT NOT NULL, client_id TEXT
 );
 CREATE INDEX tasks_conversation ON tasks (conversation_n);
-CREATE INDEX tasks_time ON tasks (created_us, n);
-CREATE INDEX tasks_source ON tasks (source_n, created_us, n);
-CREATE INDEX tasks_state ON tasks (state, created_us, n);
+CREATE INDEX tasks_time ON tasks (at_us, n);
+CREATE INDEX tasks_source ON tasks (source_n, at_us, n);
+CREATE INDEX tasks_state ON tasks (state, at_us, n);
 
 CREATE TABLE memories (
     n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, conversation_n INTEGER REFERENCES conversations,
     source_n INTEGER, content TEXT NOT NULL, subject TEXT NOT NULL, category TEXT NOT NULL, confidence REAL NOT NULL,
-    created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL, origin TEXT NOT NULL, engine TEXT NOT NULL, client_id TEXT
+    at_us INTEGER NOT NULL, created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL, origin TEXT NOT NULL,
+    engine TEXT NOT NULL, client_id TEXT
 );
 CREATE INDEX memories_conversation ON memories (conversation_n);
-CREATE INDEX memories_time ON memories (created_us, n);
-CREATE INDEX memories_source ON memories (source_n, created_us, n);
+CREATE INDEX memories_time ON memories (at_us, n);
+CREATE INDEX memories_source ON memories (source_n, at_us, n);
 -- what a person changed or deleted, as a digest of the text that was derived: it is not derived again
 CREATE TABLE overruled (
     conversation_n INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE, digest BLOB NOT NULL,

@@ -12,13 +12,12 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from omi_edge.errors import BadInput
+from omi_edge.validation import explained
 
 BODY_LIMIT = 1 << 20
 """Bytes of a JSON body; the longest texts of wire.py need less than a tenth."""
 
 S = TypeVar("S", bound=msgspec.Struct)
-_WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
-_CHOICE = re.compile(r"regex '\^\(?([\w|]+)\)?\$'")
 
 
 def query(values: MultiMapping[str], into: type[S]) -> S:
@@ -60,19 +59,13 @@ def check_media(request: web.Request, accepted: tuple[str, ...]) -> None:
 def _explained(error: msgspec.ValidationError) -> BadInput:
     """Say what was expected, without the value that came."""
     text = str(error)
-    where = _WHERE.search(text)
-    field = where.group(1) if where else None
-    rule = _WHERE.sub("", text)
-    if unknown := re.search(r"unknown field `(.*)`", rule):
+    if unknown := re.search(r"unknown field `(.*?)`", text):
         name = _shown(unknown.group(1))
         return BadInput(f"the body has an unknown field {name}.", name)
-    if missing := re.search(r"missing required field `(\w+)`", rule):
+    if missing := re.search(r"missing required field `(\w+)`", text):
         return BadInput(f"the body lacks the field {missing.group(1)}.", missing.group(1))
-    if rule.startswith("Invalid enum value"):
-        rule = "it is none of the allowed values"
-    elif choice := _CHOICE.search(rule):
-        rule = f"allowed: {choice.group(1).replace('|', ', ')}"
-    return BadInput(f"{field or 'the body'} cannot be used: {rule}.", field)
+    field, wanted = explained(error)
+    return BadInput(f"{field or 'the body'} must be {wanted}.", field)
 
 
 def _shown(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -51,8 +51,13 @@ async def followed(call: Call[EventsQuery, None]) -> Stream:
 
 def wire_event(event: Event) -> bytes:
     """Return one event as the stream carries it."""
-    data = msgspec.json.encode(wire.EventItem(event.number, event.kind, iso(event.at_us), event.data))
+    data = msgspec.json.encode(wire.EventItem(event.number, event.kind, iso(event.at_us), _timed(event.data)))
     return b"event: %b\nid: %d\ndata: %b\n\n" % (event.kind.encode(), event.number, data)
+
+
+def _timed(data: dict[str, Any]) -> dict[str, Any]:
+    """Times as everywhere in the API: ``start_us`` becomes ``start``, RFC 3339."""
+    return {name.removesuffix("_us"): iso(value) if name.endswith("_us") else value for name, value in data.items()}
 
 
 async def _told(

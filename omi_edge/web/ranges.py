@@ -7,7 +7,7 @@ import re
 import msgspec
 from aiohttp import web
 
-_RANGE = re.compile(r"bytes=\s*(\d{0,19})-(\d{0,19})\s*", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=\s*([0-9]{0,4000})-([0-9]{0,4000})\s*", re.IGNORECASE)
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -161,6 +161,8 @@ class TaskItem(msgspec.Struct, frozen=True):
     trigger: str | None
     confidence: float
     origin: str
+    at: str
+    """When it was said; of what was made by hand, when it was made."""
     created: str
     updated: str
     completed: str | None
@@ -178,6 +180,8 @@ class MemoryItem(msgspec.Struct, frozen=True):
     category: str
     confidence: float
     origin: str
+    at: str
+    """When it was said; of what was made by hand, when it was made."""
     created: str
     updated: str
     conversation_id: str | None

@@ -241,10 +241,16 @@ def task_ids(conn: Connection, state: str | None = None, **filters: Any) -> list
 
 def test_lists_are_newest_first_and_every_filter_narrows_them(conn: Connection) -> None:
     (a,), (fact,) = derive(
-        conn, Task("a", evidence=(Evidence("utt_0_1", 1, 2),)), Memory("f", "s", evidence=(Evidence("utt_0_0", 1, 2),))
+        conn,
+        Task("a", evidence=(Evidence("utt_0_1", START_US, START_US + 1),)),
+        Memory("f", "s", evidence=(Evidence("utt_0_0", START_US, START_US + 1),)),
+        now_us=LATER_US,  # when it was derived is not when it was said
     )
     (b,), _ = derive(
-        conn, Task("b", evidence=(Evidence("utt_1_1", 1, 2),)), now_us=START_US + 1, conversation_id=CONVERSATIONS[1]
+        conn,
+        Task("b", evidence=(Evidence("utt_1_1", START_US + 1, START_US + 2),)),
+        now_us=LATER_US,
+        conversation_id=CONVERSATIONS[1],
     )
     c = memories.create_task(conn, description="c", now_us=START_US + 2)
     memories.update_task(conn, a.id, LATER_US, state="completed")

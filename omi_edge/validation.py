@@ -1,0 +1,40 @@
+"""What msgspec found wrong with a setting, a query or a body, in a person's words and without the value that came."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+_WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
+_CHOICE = re.compile(r"str matching regex '\^\(?([\w|]+)\)?\$'")
+_WORDS = {
+    r"^\w+ >= ": "at least ",
+    r"^\w+ <= ": "at most ",
+    r"^\w+ > ": "more than ",
+    r"^\w+ < ": "less than ",
+    r"^str of length >= 1$": "a text that is not empty",
+    r"^str of length ": "a text of length ",
+    r"^str matching regex .*$": "of another form",
+    r", got ": ", not ",
+    r"\bint\b": "a whole number",
+    r"\bfloat\b": "a number",
+    r"\bstr\b": "a text",
+    r"\bbool\b": "true or false",
+    r"\barray\b": "a list",
+    r"\bobject\b": "a table",
+}
+
+
+def explained(error: msgspec.ValidationError) -> tuple[str | None, str]:
+    """Return the path of the field, None for the whole, and what it must be: ``at most 65535``."""
+    text = str(error)
+    where = _WHERE.search(text)
+    wanted = _WHERE.sub("", text).removeprefix("Expected ").replace("`", "")
+    if wanted.startswith("Invalid enum value"):
+        wanted = "one of the allowed values"
+    elif choice := _CHOICE.match(wanted):
+        wanted = "one of " + choice[1].replace("|", ", ")
+    for found, words in _WORDS.items():
+        wanted = re.sub(found, words, wanted)
+    return (where[1] or None) if where else None, wanted
