@@ -118,23 +118,34 @@ class Database:
         what takes long, and how far it is from 0 to 1; it is called in the calling thread.
         """
         path = folder / NAME
-        try:
-            key = keys.unlock(folder, passphrase)
-        except VaultMissing as error:
-            if not path.exists():
-                raise
-            raise VaultDamaged(
-                f"the key slots of the vault in {folder} are gone. Put {keys.NAME} back from a backup; "
-                "without it the vault cannot be opened."
-            ) from error
-        if not path.is_file():
-            raise VaultDamaged(
-                f"{path} is gone although its key slots are there. Put it back from a backup; no new one is made."
-            )
-        with _mapped_errors(path):
+        opened: list[Connection] = []
+
+        def fits(key: keys.VaultKey) -> bool:
+            if not path.is_file():
+                raise VaultDamaged(
+                    f"{path} is gone although its key slots are there. Put it back from a backup; no new one is made."
+                )
             if path.stat().st_size < key.cipher.page_size:  # SQLite would make a new database of it
                 raise VaultDamaged(f"{path} is cut off. Put it back from a backup; no new one is made.")
-            connection = _connect(path, key)
+            try:
+                opened.append(_connect(path, key))
+            except sqlcipher.Error as error:
+                if isinstance(_ours(error, ""), VaultDamaged):
+                    return False
+                raise
+            return True
+
+        with _mapped_errors(path):
+            try:
+                key = keys.unlock(folder, passphrase, fits)
+            except VaultMissing as error:
+                if not path.exists():
+                    raise
+                raise VaultDamaged(
+                    f"the key slots of the vault in {folder} are gone. Put {keys.NAME} back from a backup; "
+                    "without it the vault cannot be opened."
+                ) from error
+            (connection,) = opened
             try:
                 if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                     raise VaultDamaged(f"{path} is not a vault of omi-edge.")
@@ -250,6 +261,7 @@ def _connect(path: Path, key: keys.VaultKey, *, new: bool = False) -> Connection
     try:
         cipher = key.cipher
         for statement in (
+            "PRAGMA cipher_log_level = NONE",  # what goes wrong is raised; SQLCipher would print it as well
             f'PRAGMA key = "{key.raw}"',
             f"PRAGMA cipher_page_size = {cipher.page_size}",
             f"PRAGMA cipher_hmac_algorithm = {cipher.hmac_algorithm}",

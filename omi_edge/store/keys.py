@@ -11,6 +11,7 @@ import base64
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -93,19 +94,31 @@ def create(folder: Path, passphrase: str) -> VaultKey:
     return VaultKey(key, bytes.fromhex(slots.salt), slots.cipher)
 
 
-def unlock(folder: Path, passphrase: str) -> VaultKey:
-    """Return the data key. Raises PassphraseError, VaultMissing, VaultDamaged or VaultNewer; changes nothing.
+def unlock(folder: Path, passphrase: str, fits: Callable[[VaultKey], bool] = lambda _: True) -> VaultKey:
+    """Return the data key. Raises PassphraseError, VaultMissing, VaultDamaged or VaultNewer; changes nothing then.
 
-    A copy of the slots that is damaged, or does not open while the other does, is written anew.
+    ``fits`` says whether a key opens the vault: one of the copies may be of another vault with the same passphrase. A
+    copy of the slots that is damaged, or does not open while the other does, is written anew.
     """
     found = _copies(folder)
+    misfits = 0
     for slots in dict.fromkeys(found.values()):
-        key = _unwrap(slots, passphrase)
-        if key is not None:
-            damaged = [name for name in (NAME, SECOND_NAME) if found.get(name) != slots]
-            if damaged:
-                _mend(folder, slots, damaged)
-            return VaultKey(key, bytes.fromhex(slots.salt), slots.cipher)
+        unwrapped = _unwrap(slots, passphrase)
+        if unwrapped is None:
+            continue
+        key = VaultKey(unwrapped, bytes.fromhex(slots.salt), slots.cipher)
+        if not fits(key):
+            misfits += 1
+            continue
+        damaged = [name for name in (NAME, SECOND_NAME) if found.get(name) != slots]
+        if damaged:
+            _mend(folder, slots, damaged)
+        return key
+    if misfits:
+        raise VaultDamaged(
+            f"the vault in {folder} does not open with its key slots: either vault.db is damaged, or {NAME} is of "
+            "another vault. Put both back from the same backup; nothing was changed."
+        )
     raise PassphraseError("wrong passphrase. Nothing was changed; try again.")
 
 

@@ -18,13 +18,13 @@ from omi_edge.store.search import Document
 
 _TASKS = (
     "SELECT t.id, c.id, t.description, t.owner, t.owner_name, t.due_us, t.due_has_time, t.due_certain, t.priority,"
-    " t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.at_us, t.created_us, t.updated_us, t.origin, t.engine,"
-    " o.id, t.n"
+    " t.kind, t.trigger_phrase, t.confidence, t.state, t.completed_us, t.at_us, t.created_us, t.updated_us, t.origin,"
+    " t.engine, o.id, t.n"
     " FROM tasks t LEFT JOIN conversations c ON c.n = t.conversation_n LEFT JOIN sources o ON o.n = t.source_n"
 )
 _MEMORIES = (
-    "SELECT m.id, c.id, m.content, m.subject, m.category, m.confidence, m.at_us, m.created_us, m.updated_us, m.origin, m.engine,"
-    " o.id, m.n FROM memories m LEFT JOIN conversations c ON c.n = m.conversation_n"
+    "SELECT m.id, c.id, m.content, m.subject, m.category, m.confidence, m.at_us, m.created_us, m.updated_us, m.origin,"
+    " m.engine, o.id, m.n FROM memories m LEFT JOIN conversations c ON c.n = m.conversation_n"
     " LEFT JOIN sources o ON o.n = m.source_n"
 )
 STATES = ("open", "completed")
@@ -179,8 +179,8 @@ def create_memory(
     _check({"content": content})
     thing_id = new_id("mem", now_us)
     conn.execute(
-        "INSERT INTO memories (id, content, subject, category, confidence, at_us, created_us, updated_us, origin, engine,"
-        " client_id) VALUES (?, ?, ?, ?, 1.0, ?, ?, ?, 'manual', '', ?)",
+        "INSERT INTO memories (id, content, subject, category, confidence, at_us, created_us, updated_us, origin,"
+        " engine, client_id) VALUES (?, ?, ?, ?, 1.0, ?, ?, ?, 'manual', '', ?)",
         (thing_id, content, subject, category, now_us, now_us, now_us, client_id),
     )
     return _indexed_memory(conn, thing_id, None, None)

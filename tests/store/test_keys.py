@@ -214,3 +214,19 @@ def test_a_copy_that_cannot_be_mended_does_not_keep_the_owner_out(
     with caplog.at_level(logging.WARNING, logger=keys.log.name):
         assert len(keys.unlock(folder, PASSPHRASE).key) == 32
     assert "could not be mended" in caplog.text
+
+
+def test_key_slots_of_another_vault_never_take_the_place_of_the_right_ones(tmp_path: Path) -> None:
+    """Put back from the wrong backup; the passphrase is the same."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.mkdir()
+    right = keys.create(mine, PASSPHRASE)
+    keys.create(other, PASSPHRASE)
+    kept = (mine / keys.SECOND_NAME).read_bytes()
+    (mine / keys.NAME).write_bytes((other / keys.NAME).read_bytes())
+    with pytest.raises(VaultDamaged, match="of another vault"):
+        keys.unlock(mine, PASSPHRASE, lambda _: False)
+    assert (mine / keys.SECOND_NAME).read_bytes() == kept
+    assert keys.unlock(mine, PASSPHRASE, lambda key: key == right) == right
+    assert (mine / keys.NAME).read_bytes() == kept
