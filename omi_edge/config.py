@@ -7,6 +7,7 @@ never settings; only where to find the passphrase is.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -133,6 +134,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     if config.listen.vad_close > config.listen.vad_open:
         raise ConfigError("listen.vad_close must not be above listen.vad_open.")
     zone(config)
+    loopback(config.web.host)
     return config
 
 
@@ -143,6 +145,18 @@ def zone(config: Config) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise ConfigError(f"wearer.time_zone {name!r} is not known; use a name like Europe/Berlin.") from error
+
+
+def loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address that ``web.host`` names. Raises ConfigError for one that is not this machine's own."""
+    name = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    if address is None or not address.is_loopback:
+        raise ConfigError("web.host must be an address of this machine alone, 127.0.0.1 or ::1.")
+    return address
 
 
 def known_keys() -> dict[str, Any]:

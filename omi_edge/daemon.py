@@ -221,7 +221,7 @@ class Daemon:
         try:
             await self._start()
         except BaseException:
-            await self.stop()
+            await self._opened.aclose()
             self._become("failed")
             raise
         self._become("running")

@@ -108,3 +108,8 @@ def test_the_shipped_file_explains_every_setting() -> None:
             assert re.match(r"# [A-Z]", before), f"no comment above: {line}"
         else:
             before = line or before if line.startswith("#") else before
+
+
+def test_an_address_that_others_reach_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"web\.host must be an address of this machine"):
+        load(written(tmp_path, "[web]\nhost = '0.0.0.0'\n"), {})

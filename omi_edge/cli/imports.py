@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from omi_edge.capture.replay import Recording, Samples
-from omi_edge.cli.present import length, moment, print_json, print_table, wants_progress
+from omi_edge.cli.present import length, moment, plain, print_json, print_table, wants_progress
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.cli.timetext import parse, rfc3339
 from omi_edge.clock import Clock, SystemClock
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.errors import AudioError, EnginePermanent
+from omi_edge.errors import AudioError, EnginePermanent, NotReady
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
 
 PIECE_SAMPLES = SAMPLE_RATE
 """One second of audio is sent at once."""
+LONGEST_NAME = 255
+"""Characters of a name that the daemon takes; a longer one is cut."""
 LOOK_SECONDS = 0.3
 """How often the state of an import is asked for."""
 
@@ -88,24 +91,33 @@ async def _one(settings: Settings, client: ApiClient, path: Path, began: datetim
         recording = await asyncio.to_thread(Recording, path)
         blocks = await _with_audio(recording)
     except AudioError as error:
-        settings.warn(f"{path}: {error}")
-        return Taken(str(path), None, "", problem=str(error))
+        settings.warn(f"{_shown(path)}: {error}")
+        return Taken(_shown(path), None, "", problem=str(error))
     start, start_from = _start(recording, path, began)
     told = {
         "option": "as told",
         "tag": "from its creation_time tag",
         "file": "from the file's time; --start corrects it",
     }
-    settings.say(f"{path}: began {moment(rfc3339(start), settings.zone, seconds=True)}, {told[start_from]}.")
-    query = {"name": recording.info.name, "start": rfc3339(start)}
+    settings.say(f"{_shown(path)}: began {moment(rfc3339(start), settings.zone, seconds=True)}, {told[start_from]}.")
+    query = {"name": _shown(Path(path.name))[:LONGEST_NAME], "start": rfc3339(start)}
     with _progress(settings, recording) as progress:
         pieces = _pieces(blocks, progress)
-        state = await client.upload("/v1/imports", pieces, query=query, returns=wire.ImportState)
-        if wait:
-            state = await _wait(client, state, progress, SystemClock())
+        try:
+            state = await client.upload("/v1/imports", pieces, query=query, returns=wire.ImportState)
+            if wait:
+                state = await _wait(client, state, progress, SystemClock())
+        except asyncio.CancelledError:
+            settings.warn(f"{_shown(path)}: stopped; what was taken in of it is kept, see `omi-edge list --by-source`.")
+            raise
+        except NotReady as error:
+            raise NotReady(
+                f"omi-edge ended while it took {_shown(path)} in. What it had is kept, and worked through when it "
+                "starts again; `omi-edge list --by-source` and `omi-edge notices` then say how much that is."
+            ) from error
     if recording.damage:
-        settings.warn(f"{path}: {recording.damage} What could be read was kept.")
-    return Taken(str(path), state, start_from, recording.damage)
+        settings.warn(f"{_shown(path)}: {recording.damage} What could be read was kept.")
+    return Taken(_shown(path), state, start_from, recording.damage)
 
 
 async def _with_audio(recording: Recording) -> Iterator[Samples]:
@@ -148,7 +160,7 @@ def _progress(settings: Settings, recording: Recording) -> Iterator[_Watched]:
         return
     console = Console(stderr=True)
     columns = (
-        TextColumn(recording.info.name, markup=False),
+        TextColumn(plain(recording.info.name), markup=False),
         BarColumn(),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
@@ -185,6 +197,11 @@ async def _wait(client: ApiClient, state: wire.ImportState, progress: _Watched, 
         most = max(most, state.jobs_left)
         progress.to(f"understanding, {state.jobs_left} left", most - state.jobs_left, most or None)
     return state
+
+
+def _shown(path: Path) -> str:
+    """A path as text: whatever bytes its name holds, and nothing that a terminal would obey."""
+    return plain(os.fsencode(path).decode("utf-8", "replace"))
 
 
 def _print(settings: Settings, taken: list[Taken]) -> None:

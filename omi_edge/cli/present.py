@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -86,7 +87,10 @@ def due(stamp: str | None, has_time: bool, certain: bool, zone: ZoneInfo) -> str
     """Return when a task is due: with its time only when one was said, with a question mark when uncertain."""
     if not stamp:
         return "–"
-    text = datetime.fromisoformat(stamp).astimezone(zone).strftime("%a %Y-%m-%d %H:%M" if has_time else "%a %Y-%m-%d")
+    when = datetime.fromisoformat(stamp)
+    with contextlib.suppress(OverflowError):  # the last day of the calendar has no local time in the far east
+        when = when.astimezone(zone)
+    text = when.strftime("%a %Y-%m-%d %H:%M" if has_time else "%a %Y-%m-%d")
     return text if certain else text + " ?"
 
 

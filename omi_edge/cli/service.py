@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
 
 from omi_edge.cli.present import moment, print_json, print_table, size
 from omi_edge.cli.session import api, run_verb
@@ -22,12 +23,14 @@ def status(settings: Settings) -> None:
 async def _status(settings: Settings) -> None:
     async with api(settings) as client:
         found = await client.request("GET", "/v1/status", returns=wire.Status)
+    if not found.web:  # only the daemon of a verb has no port
+        found = msgspec.structs.replace(found, state="no daemon")
     if settings.json:
         return print_json(found)
     zone = settings.zone
     if found.web:
         print(f"omi-edge {found.version}, {found.state} since {moment(found.since, zone)}")
-    else:  # only the daemon of a verb has no port
+    else:
         print(f"omi-edge {found.version}, no daemon runs; `omi-edge run` starts one")
     print(f"vault     {found.vault}")
     print(f"API       {found.web or 'off'}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
 from omi_edge.clock import Clock, held
@@ -106,11 +106,13 @@ class Spine:
         """Begin to work: jobs that were left, conversations that were open."""
         for row in await self._db.read(conversations.open_ones):
             self._open[row.id] = row
+        for source in await self._db.read(sources.unfinished):
+            await self._tell_interrupted(source)
         for name, work in (
-            ("jobs", self.jobs.run()),
-            ("closer", self._close_conversations()),
-            ("silence", self._drop_silence()),
-            ("speed", self._watch_speed()),
+            ("jobs", self.jobs.run),
+            ("closer", self._close_conversations),
+            ("silence", self._drop_silence),
+            ("speed", self._watch_speed),
         ):
             self._tasks.append(asyncio.create_task(_logged(name, work), name=name))
 
@@ -189,6 +191,15 @@ class Spine:
             await intake.close()
         await self._db.write(lambda conn: sources.set_ended(conn, source_id, self._clock.utc_us()))
         self._changed.set()
+
+    async def _tell_interrupted(self, source: sources.SourceRow) -> None:
+        await self._db.write(lambda conn: sources.set_ended(conn, source.id, self._clock.utc_us()))
+        kept = ((source.heard_until_us or 0) - (source.first_us or 0)) / 1e6 if source.heard_until_us else 0.0
+        await self.raise_notice(
+            "import-interrupted", Severity.WARNING, (source.id,),
+            f"An import was cut off when omi-edge ended: the first {kept:.0f} s of the recording are kept, the rest "
+            "was not taken in. Import the recording again for the rest.",
+        )  # fmt: skip
 
     def _intake(self, source_id: str, codec: Codec, *, live: bool) -> Intake:
         settings = self._config
@@ -349,9 +360,9 @@ class Spine:
         return notice
 
 
-async def _logged(name: str, work: object) -> None:
+async def _logged(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
     try:
-        await work  # type: ignore[misc]
+        await work()
     except asyncio.CancelledError:
         raise
     except BaseException as error:

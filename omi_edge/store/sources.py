@@ -106,6 +106,12 @@ def set_ended(conn: Connection, source_id: str, at_us: int) -> None:
     conn.execute("UPDATE sources SET ended_us = ? WHERE id = ?", (at_us, source_id))
 
 
+def unfinished(conn: Connection) -> list[SourceRow]:
+    """Return the recordings whose end was never noted: the program was killed while it took them in."""
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM sources WHERE kind = 'file' AND ended_us IS NULL ORDER BY n")
+    return [_row(row) for row in rows]
+
+
 def list_all(conn: Connection) -> list[SourceRow]:
     """Return the newest thousand sources."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM sources ORDER BY n DESC LIMIT {LIST_LIMIT}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from omi_edge.config import loopback
 from omi_edge.errors import AlreadyRunning, ConfigError, PortInUse
 from omi_edge.web import decode, openapi
 from omi_edge.web.controls import Controls
@@ -84,7 +84,7 @@ async def serve_tcp(app: web.Application, host: str, port: int) -> Server:
 
     Raises PortInUse, or ConfigError for an address that is not this machine's own loopback.
     """
-    address = _loopback(host)
+    address = loopback(host)
     runner = await _runner(app)
     try:
         await web.TCPSite(runner, str(address), port, backlog=BACKLOG, reuse_address=True).start()
@@ -119,17 +119,6 @@ async def _runner(app: web.Application) -> web.AppRunner:
 
 async def _stop_streams(app: web.Application) -> None:
     app[STOPPING].set()
-
-
-def _loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    name = "127.0.0.1" if host == "localhost" else host.strip("[]")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
-        raise ConfigError("web.host must be an address of this machine alone, 127.0.0.1 or ::1.")
-    return address
 
 
 def _bound(path: Path) -> socket.socket:

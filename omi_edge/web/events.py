@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec import Meta
 from omi_edge.clock import Clock
 from omi_edge.errors import BadInput
 from omi_edge.events import KINDS, Bus, Event
+from omi_edge.store import clients
 from omi_edge.web import wire
 from omi_edge.web.middleware import STOPPING
 from omi_edge.web.route import Call, Route, Stream
@@ -45,7 +46,15 @@ async def followed(call: Call[EventsQuery, None]) -> Stream:
         after = int(known)
     if after is not None and after > controls.bus.last_number:
         after = 0  # numbers began anew with the daemon: everything kept is news
-    pieces = _told(controls.bus, controls.clock, call.request.app[STOPPING], after, kinds)
+
+    async def may_listen() -> bool:
+        client_id = call.caller.client_id
+        if client_id is None:
+            return True
+        row = await controls.db.read(lambda conn: clients.get(conn, client_id))
+        return row.revoked_us is None
+
+    pieces = _told(controls.bus, controls.clock, call.request.app[STOPPING], after, kinds, may_listen)
     return Stream(pieces, MEDIA, headers={"X-Accel-Buffering": "no"})
 
 
@@ -61,9 +70,14 @@ def _timed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _told(
-    bus: Bus, clock: Clock, stopping: asyncio.Event, after: int | None, kinds: frozenset[str]
+    bus: Bus,
+    clock: Clock,
+    stopping: asyncio.Event,
+    after: int | None,
+    kinds: frozenset[str],
+    may_listen: Callable[[], Awaitable[bool]],
 ) -> AsyncGenerator[bytes, None]:
-    """Yield events as they come; a slow reader loses the oldest and is told how many."""
+    """Yield events as they come; a slow reader loses the oldest and is told how many. A revoked token ends it."""
     with bus.subscribe(after=after) as subscription:
         yield b": listening\n\n"
         dropped = 0
@@ -82,6 +96,8 @@ async def _told(
                 if coming.done():
                     event = coming.result()
                     coming = asyncio.create_task(subscription.get(), name="events next")
+                    if not await may_listen():
+                        return
                     if event.kind in kinds:
                         yield wire_event(event)
         finally:

@@ -27,7 +27,7 @@ PIECE_BYTES = 64 * 1024
 class ImportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the recording is called and when it began."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
     start: Moment | None = None
     """Unknown when absent: then the present is taken, and the source says that its time is not known."""
 

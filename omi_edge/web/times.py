@@ -12,6 +12,9 @@ from omi_edge.errors import BadInput
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+"""A later year is a slip of the finger, and near 9999 local time cannot be computed."""
+LATEST_US = (LATEST - _EPOCH) // _MICROSECOND
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _OFFSET_AFTER_SPACE = re.compile(r" (?=\d\d:\d\d$)")
 """A ``+`` that was not percent-encoded in a query arrives as a space."""
@@ -41,7 +44,7 @@ def moment(text: str, field: str) -> int:
         parsed = None
     if parsed is None or parsed.tzinfo is None:
         raise BadInput(f"{field} must be a time with its zone, like 2026-03-02T09:00:00Z.", field)
-    return (parsed - _EPOCH) // _MICROSECOND
+    return _sensible((parsed - _EPOCH) // _MICROSECOND, field)
 
 
 def moment_or_none(text: str | None, field: str) -> int | None:
@@ -62,4 +65,10 @@ def due(text: str | None, zone: ZoneInfo) -> tuple[int | None, bool]:
         end = datetime.combine(date.fromisoformat(text), time(23, 59, 59, 999_000), zone)
     except ValueError as error:
         raise BadInput("due must be a day of the calendar, like 2026-03-05.", "due") from error
-    return (end - _EPOCH) // _MICROSECOND, False
+    return _sensible((end - _EPOCH) // _MICROSECOND, "due"), False
+
+
+def _sensible(at_us: int, field: str) -> int:
+    if not 0 <= at_us < LATEST_US:
+        raise BadInput(f"{field} must lie between 1970 and {LATEST.year}; is the year right?", field)
+    return at_us

@@ -100,7 +100,7 @@ def answers(place: Place, asked: dict[str, tuple[str, ...]], *options: str) -> d
     done = place.each((*options, *call, "--json") for call in asked.values())
     found = {name: one.json for name, one in zip(asked, done, strict=True)}
     assert all(one.out.count("\n") == 1 for name, one in zip(asked, done, strict=True) if name != "export")
-    for changing in ("since", "web", "engines", "speeds"):
+    for changing in ("state", "since", "web", "engines", "speeds"):
         del found["status"][changing]
     del found["export"]["audit"]  # each question adds to it
     return found

@@ -385,3 +385,14 @@ def _one_task(dialogue: Dialogue) -> Understanding:
     return Understanding(
         "A call", "Somebody calls.", "other", "x", (Task("Call the doctor", evidence=proof),), (), "scripted"
     )
+
+
+async def test_a_recording_that_a_kill_cut_off_is_told_once(workshop: Workshop) -> None:
+    source_id = await workshop.spine.begin_recording("talk.wav", START_US, True, None)
+    await workshop.spine.stop()
+    for _ in range(2):
+        spine = Spine(workshop.db, workshop.clock, Bus(), Config(), workshop.engines, VectorIndex(), "UTC")
+        await spine.start()
+        await spine.stop()
+    (notice,) = await workshop.db.read(notices.active)
+    assert (notice.code, notice.subject_ids, notice.count) == ("import-interrupted", (source_id,), 1)

@@ -137,6 +137,7 @@ def use_capture(do: Exercise) -> None:
     do(sources.advance, SOURCES[0], heard_until_us=START_US, lost_frames=1)
     do(sources.set_ended, SOURCES[0], START_US)
     do(sources.list_all)
+    do(sources.unfinished)
     do(audio.put, chunk(SOURCES[0], START_US + 10**10, ChunkKind.SILENCE))
     do(audio.between, SOURCES[0], START_US, START_US + 10**7)
     do(audio.drop_silence, START_US + 10**12)

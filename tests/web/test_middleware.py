@@ -298,3 +298,17 @@ async def test_an_export_is_audited_before_its_first_byte(site: Site, monkeypatc
     async with site.tcp.get("/v1/export", headers=site.bearer) as response:
         assert response.status == 503
     assert "document" not in made
+
+
+async def test_a_revoked_token_hears_nothing_more(site: Site) -> None:
+    async with site.tcp.get("/v1/events", headers=site.bearer) as response:
+        assert await response.content.readline() == b": listening\n"
+        site.controls.bus.publish("segment", START_US, text="Apples")
+        while (line := await response.content.readline()) and not line.startswith(b"data:"):
+            pass
+        assert b"Apples" in line
+        tokens = (await site.unix.request("GET", "/v1/tokens", returns=wire.Page[wire.TokenItem])).items
+        await site.unix.request("DELETE", f"/v1/tokens/{tokens[0].id}", returns=type(None))
+        site.controls.bus.publish("segment", START_US, text="dentist")
+        rest = await response.content.read()
+    assert b"dentist" not in rest
