@@ -53,6 +53,9 @@ def narrowed(*names: str) -> Callable[[Function], Function]:
     return add
 
 
+by_source_option = click.option("--by-source", is_flag=True, help="Count what each source holds instead.")
+
+
 def limited(most: int, *, default: int) -> Callable[[Function], Function]:
     """Give a verb the option --limit."""
     kind = click.IntRange(1, most)
@@ -87,13 +90,13 @@ def filters(settings: Settings, **given: str | None) -> Query:
     ),
 )
 @narrowed("source", "device", "client", "since", "until", "speaker")
-@click.option("--by-source", is_flag=True, help="Count conversations of each source instead.")
+@by_source_option
 @limited(10_000, default=50)
 @pass_settings
 def list_(settings: Settings, /, by_source: bool, limit: int, **where: str | None) -> None:
     """List conversations, newest first."""
     query = filters(settings, **where)
-    run_verb(_groups(settings, query) if by_source else _list(settings, query, limit))
+    run_verb(groups(settings, "/v1/conversations", query) if by_source else _list(settings, query, limit))
 
 
 async def _list(settings: Settings, query: Query, limit: int) -> None:
@@ -119,19 +122,23 @@ async def _list(settings: Settings, query: Query, limit: int) -> None:
     return None
 
 
-async def _groups(settings: Settings, query: Query) -> None:
+async def groups(settings: Settings, path: str, query: Query) -> None:
+    """Show how much each source holds."""
     async with api(settings) as client:
-        page = await client.request(
-            "GET", "/v1/conversations", query=query | {"group_by": "source"}, returns=wire.Page[wire.Group]
-        )
+        page = await client.request("GET", path, query=query | {"group_by": "source"}, returns=wire.Page[wire.Group])
     if settings.json:
         return print_json(page)
     nothing = NOTHING_MATCHES if query else "No source yet."
     rows = [
-        [group.source.id, group.source.kind, group.source.name, group.source.device_id or "–", str(group.conversations)]
+        [
+            *(group.source.id, group.source.kind, group.source.name, group.source.device_id or "–"),
+            *map(str, (group.conversations, group.tasks, group.memories)),
+        ]
         for group in page.items
     ]
-    return print_table(["source", "kind", "name", "device", "conversations"], rows, nothing=nothing)
+    return print_table(
+        ["source", "kind", "name", "device", "conversations", "tasks", "memories"], rows, nothing=nothing
+    )
 
 
 @verb("show", examples=("omi-edge show con_01k9z…", "omi-edge show con_01k9z… --json"))
@@ -217,11 +224,13 @@ async def _search(settings: Settings, query: Query) -> None:
 
 @verb("memories", examples=("omi-edge memories", "omi-edge memories --since 2026-03-01 --json"))
 @narrowed("source", "device", "client", "since", "until")
+@by_source_option
 @limited(10_000, default=50)
 @pass_settings
-def memories(settings: Settings, /, limit: int, **where: str | None) -> None:
+def memories(settings: Settings, /, by_source: bool, limit: int, **where: str | None) -> None:
     """List what is remembered, newest first."""
-    run_verb(_memories(settings, filters(settings, **where), limit))
+    query = filters(settings, **where)
+    run_verb(groups(settings, "/v1/memories", query) if by_source else _memories(settings, query, limit))
 
 
 async def _memories(settings: Settings, query: Query, limit: int) -> None:

@@ -136,7 +136,7 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         if os.environ.get(PREFIX + "LOG_LEVEL") == "debug":
-            raise
+            traceback.print_tb(error.__traceback__)  # without the error's own text, which may hold content
         _tell(OmiEdgeError(_fault_sentence(error)), as_json)
         return OmiEdgeError.exit_code
     return code if isinstance(code, int) else 0
@@ -157,7 +157,7 @@ def _fault_sentence(error: Exception) -> str:
     where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
     return (
         f"an unexpected {type(error).__name__} at {where}, a fault of the program: please report this line. "
-        f"{PREFIX}LOG_LEVEL=debug shows more, which may hold what was said."
+        f"{PREFIX}LOG_LEVEL=debug shows the way there."
     )
 
 

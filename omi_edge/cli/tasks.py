@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from omi_edge.cli.data import NOTHING_MATCHES, Query, filters, limited, narrowed, pages
+from omi_edge.cli.data import NOTHING_MATCHES, Query, by_source_option, filters, groups, limited, narrowed, pages
 from omi_edge.cli.present import due, print_json, print_table
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb_group
@@ -24,17 +24,21 @@ from omi_edge.web import wire
 )
 @click.option("--open/--all", "only_open", default=True, help="Leave finished ones out, as usual, or show them too.")
 @narrowed("source", "device", "client")
+@by_source_option
 @limited(10_000, default=50)
 @click.pass_context
-def tasks(ctx: click.Context, /, only_open: bool, limit: int, **where: str | None) -> None:
+def tasks(ctx: click.Context, /, only_open: bool, by_source: bool, limit: int, **where: str | None) -> None:
     """List, add, finish and delete tasks.
 
     Without a further verb: list them.
     """
     if ctx.invoked_subcommand is None:
         settings = ctx.ensure_object(Settings)
-        query = filters(settings, **where) | ({"state": "open"} if only_open else {})
-        run_verb(_list(settings, query, limit))
+        query = filters(settings, **where)
+        if by_source:
+            run_verb(groups(settings, "/v1/tasks", query))
+        else:
+            run_verb(_list(settings, query | ({"state": "open"} if only_open else {}), limit))
 
 
 @tasks.command("add", cls=Verb, examples=("omi-edge tasks add 'call the dentist' --due '2026-03-06 10:00'",))

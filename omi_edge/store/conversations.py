@@ -16,7 +16,6 @@ _SELECT = (
     " c.finished_us, c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id, c.n"
     " FROM conversations c JOIN sources o ON o.n = c.source_n"
 )
-GROUP_LIMIT = 1000
 
 
 class ConversationRow(msgspec.Struct, frozen=True):
@@ -151,20 +150,6 @@ def listing(
     items = [_row(row) for row in rows[:limit]]
     more = encode_cursor(items[-1].started_us, rows[limit - 1][-1]) if len(rows) > limit else None
     return Page(items, more)
-
-
-def group_counts(conn: Connection, filters: Filters = Filters()) -> list[dict[str, object]]:  # noqa: B008 frozen
-    """Return how many conversations each source has."""
-    clauses = Clauses()
-    clauses.add_source("o.n", filters)
-    rows = conn.execute(
-        "SELECT o.id, o.name, o.kind, o.device_id, o.client_id,"
-        " (SELECT count(*) FROM conversations c WHERE c.source_n = o.n) FROM sources o"
-        f" {clauses.where()} ORDER BY o.n DESC LIMIT {GROUP_LIMIT}",
-        clauses.values,
-    )
-    names = ("source_id", "source_name", "source_kind", "device_id", "client_id", "conversations")
-    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def ids_of_source(conn: Connection, source_id: str) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import msgspec
 
 from omi_edge.errors import NotFound
 from omi_edge.store.database import Connection
+from omi_edge.store.filters import Clauses, Filters
 
 _COLUMNS = (
     "id, kind, name, device_id, client_id, codec, created_us, first_us, heard_until_us, ended_us, lost_frames, "
@@ -116,6 +117,23 @@ def list_all(conn: Connection) -> list[SourceRow]:
     """Return the newest thousand sources."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM sources ORDER BY n DESC LIMIT {LIST_LIMIT}")
     return [_row(row) for row in rows]
+
+
+def holdings(conn: Connection, filters: Filters = Filters()) -> list[tuple[SourceRow, int, int, int]]:  # noqa: B008 frozen
+    """Return sources, newest first, each with how many conversations, tasks and memories are of it.
+
+    Of ``filters`` source, device and client count.
+    """
+    clauses = Clauses()
+    clauses.add_source("n", filters)
+    counts = ", ".join(
+        f"(SELECT count(*) FROM {table} t WHERE t.source_n = sources.n)"
+        for table in ("conversations", "tasks", "memories")
+    )
+    rows = conn.execute(
+        f"SELECT {_COLUMNS}, {counts} FROM sources {clauses.where()} ORDER BY n DESC LIMIT {LIST_LIMIT}", clauses.values
+    )
+    return [(_row(row[:-3]), *row[-3:]) for row in rows]
 
 
 def _row(row: tuple[object, ...]) -> SourceRow:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import msgspec
-
 from omi_edge.domain import ConversationState
 from omi_edge.errors import BadInput
 from omi_edge.store import conversations, memories, transcripts
@@ -16,17 +12,11 @@ from omi_edge.web.listing import MAX_PAGE, Paged
 from omi_edge.web.route import Answer, Call, NoQuery, Route
 
 
-class ListQuery(Paged, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A page of conversations, or how many each source holds."""
-
-    group_by: Literal["source"] | None = None
-
-
-async def listed(call: Call[ListQuery, None]) -> Answer:
+async def listed(call: Call[Paged, None]) -> Answer:
     """List conversations, newest first."""
     query, filters = call.query, call.query.filters()
     if query.group_by is not None:
-        return await call.read(lambda conn: _grouped(conn, filters))
+        return await call.read(lambda conn: shapes.by_source(conn, filters))
 
     def read(conn: Connection) -> Answer:
         page = conversations.listing(conn, filters=filters, limit=query.limit, cursor=query.cursor)
@@ -73,14 +63,6 @@ def _whole(conn: Connection, conversation_id: str) -> wire.Conversation:
     return shapes.conversation(conn, row, tasks, facts)
 
 
-def _grouped(conn: Connection, filters: Filters) -> Answer:
-    groups = []
-    for row in conversations.group_counts(conn, filters):
-        found = {name.removeprefix("source_"): value for name, value in row.items()}
-        groups.append(msgspec.convert({"source": found, "conversations": found["conversations"]}, wire.Group))
-    return Answer(wire.Page(groups, None), tuple(group.source.id for group in groups))
-
-
 ROUTES = (
     Route(
         method="GET",
@@ -88,7 +70,7 @@ ROUTES = (
         summary="List conversations, newest first; or count them by source",
         act="conversation.list",
         handler=listed,
-        query=ListQuery,
+        query=Paged,
         returns=(wire.Page[wire.ConversationItem], wire.Page[wire.Group]),
     ),
     Route(

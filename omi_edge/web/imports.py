@@ -20,6 +20,7 @@ from omi_edge.web.route import Answer, Call, NoQuery, Route
 log = logging.getLogger(__name__)
 
 RAW_MEDIA, L16_MEDIA = "application/octet-stream", "audio/L16;rate=16000"
+_MARKS = {b"RIFF": "WAV", b"OggS": "Ogg", b"fLaC": "FLAC", b"ID3": "MP3", b"\x1aE\xdf\xa3": "WebM"}
 PIECE_BYTES = 64 * 1024
 """Two seconds of PCM: the longest stretch that becomes durable at once."""
 
@@ -43,6 +44,10 @@ async def taken(call: Call[ImportQuery, None]) -> Answer:
     first = await anext(sent, b"")
     if not first:
         raise AudioError("the recording holds no audio. Check the file; nothing was changed.")
+    if (kind := _container(first)) is not None:
+        raise AudioError(
+            f"this is a {kind} file, while this route takes bare 16 kHz mono PCM; `omi-edge import FILE` decodes it."
+        )
     await call.audit(Answer())  # the recording becomes durable piece by piece, so the row comes first
     source_id = await controls.begin_import(
         call.query.name,
@@ -72,6 +77,13 @@ async def _samples(content: StreamReader, swap: bool) -> AsyncIterator[bytes]:
                 yield np.frombuffer(pcm, np.uint16).byteswap().tobytes() if swap else pcm
     except (aiohttp.ClientError, ConnectionError) as error:
         log.warning("a recording broke off; what came is kept", extra={"kind": type(error).__name__})
+
+
+def _container(first: bytes) -> str | None:
+    """Return what kind of file the body is, None for bare samples, which hardly begin like one."""
+    if first[4:8] == b"ftyp":
+        return "MP4"
+    return next((kind for mark, kind in _MARKS.items() if first.startswith(mark)), None)
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -43,7 +43,8 @@ class Where(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Paged(Where, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A page of a list."""
+    """A page of a list, or how much each source holds of it."""
 
+    group_by: Literal["source"] | None = None
     limit: Limit = 50
     cursor: Annotated[str, Meta(max_length=500)] | None = None

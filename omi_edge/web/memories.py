@@ -16,6 +16,8 @@ from omi_edge.web.route import Answer, Call, NoQuery, Route
 async def listed(call: Call[Paged, None]) -> Answer:
     """List memories, newest first."""
     query, filters = call.query, call.query.filters()
+    if query.group_by is not None:
+        return await call.read(lambda conn: shapes.by_source(conn, filters))
 
     def read(conn: Connection) -> Answer:
         page = memories.list_memories(conn, filters=filters, limit=query.limit, cursor=query.cursor)
@@ -85,11 +87,11 @@ ROUTES = (
     Route(
         method="GET",
         path="/v1/memories",
-        summary="List memories, newest first",
+        summary="List memories, newest first; or count by source",
         act="memory.list",
         handler=listed,
         query=Paged,
-        returns=wire.Page[wire.MemoryItem],
+        returns=(wire.Page[wire.MemoryItem], wire.Page[wire.Group]),
     ),
     Route(
         method="POST",

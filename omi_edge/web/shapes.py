@@ -9,11 +9,13 @@ from omi_edge import domain
 from omi_edge.store import memories, sources, transcripts
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Connection
+from omi_edge.store.filters import Filters
 from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
 from omi_edge.store.search import Hit
 from omi_edge.store.sources import SourceRow
 from omi_edge.store.transcripts import VersionRow
 from omi_edge.web import wire
+from omi_edge.web.route import Answer
 from omi_edge.web.times import iso, iso_or_none, seconds
 
 
@@ -181,6 +183,15 @@ def hit(conn: Connection, row: Hit) -> wire.Hit:
         at=iso(row.start_us),
         span=proof,
     )
+
+
+def by_source(conn: Connection, filters: Filters) -> Answer:
+    """Return how much each source holds."""
+    groups = [
+        wire.Group(wire.SourceRef(row.id, row.name, row.kind, row.device_id, row.client_id), *counts)
+        for row, *counts in sources.holdings(conn, filters)
+    ]
+    return Answer(wire.Page(groups, None), tuple(group.source.id for group in groups))
 
 
 def notice(row: domain.Notice) -> wire.NoticeItem:

@@ -15,7 +15,7 @@ from omi_edge.web.route import Answer, Call, NoQuery, Route
 
 
 class ListQuery(Paged, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A page of tasks."""
+    """A page of tasks, or how many each source holds."""
 
     state: Literal["open", "completed"] | None = None
 
@@ -23,6 +23,8 @@ class ListQuery(Paged, frozen=True, forbid_unknown_fields=True, kw_only=True):
 async def listed(call: Call[ListQuery, None]) -> Answer:
     """List tasks."""
     query, filters = call.query, call.query.filters()
+    if query.group_by is not None:
+        return await call.read(lambda conn: shapes.by_source(conn, filters))
 
     def read(conn: Connection) -> Answer:
         page = memories.list_tasks(conn, filters=filters, state=query.state, limit=query.limit, cursor=query.cursor)
@@ -98,11 +100,11 @@ ROUTES = (
     Route(
         method="GET",
         path="/v1/tasks",
-        summary="List tasks",
+        summary="List tasks; or count by source",
         act="task.list",
         handler=listed,
         query=ListQuery,
-        returns=wire.Page[wire.TaskItem],
+        returns=(wire.Page[wire.TaskItem], wire.Page[wire.Group]),
     ),
     Route(
         method="POST",

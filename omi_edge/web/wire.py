@@ -277,6 +277,8 @@ class Group(msgspec.Struct, frozen=True):
 
     source: SourceRef
     conversations: int
+    tasks: int
+    memories: int
 
 
 class ImportState(msgspec.Struct, frozen=True):

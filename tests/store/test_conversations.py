@@ -176,17 +176,6 @@ def test_a_page_has_at_least_one_item(conn: Connection) -> None:
             conversations.listing(conn, limit=limit)
 
 
-def test_conversations_are_counted_by_source(conn: Connection) -> None:
-    for n in range(3):
-        add_conversation(conn, f"con_{n}", SOURCES[0])
-    counts = {row["source_id"]: row["conversations"] for row in conversations.group_counts(conn)}
-    assert counts == {SOURCES[0]: 3, SOURCES[1]: 0}
-    only = conversations.group_counts(conn, Filters(device="AA:BB"))
-    assert [(row["source_id"], row["source_name"], row["conversations"]) for row in only] == [
-        (SOURCES[0], SOURCES[0], 3)
-    ]
-
-
 def test_the_conversations_of_a_source_come_in_order_of_time(conn: Connection) -> None:
     for n in (2, 0, 1):
         add_conversation(conn, f"con_{n}", SOURCES[0], START_US + n)

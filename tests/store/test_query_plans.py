@@ -165,7 +165,7 @@ def use_conversations(do: Exercise) -> None:
     for filters in all_filters():
         for cursor in (None, encode_cursor(START_US + 10**12, 5)):
             do(conversations.listing, filters=filters, cursor=cursor)
-        do(conversations.group_counts, filters)
+        do(sources.holdings, filters)
     version = do(transcripts.live_version, "con_new")
     do(transcripts.append, version, [utterance("utt_new", "con_new", START_US, "hello")])
     do(

@@ -312,3 +312,11 @@ async def test_a_revoked_token_hears_nothing_more(site: Site) -> None:
         site.controls.bus.publish("segment", START_US, text="dentist")
         rest = await response.content.read()
     assert b"dentist" not in rest
+
+
+@pytest.mark.parametrize(("head", "kind"), [(b"RIFF0000WAVE", "WAV"), (b"ID3\x04", "MP3"), (b"\0\0\0 ftypM4A ", "MP4")])
+async def test_a_file_is_not_taken_for_bare_samples(site: Site, head: bytes, kind: str) -> None:
+    async with site.tcp.post("/v1/imports?name=x", data=head + bytes(400), headers=site.bearer) as response:
+        problem = await _problem(response)
+    assert (problem.status, kind in problem.detail, "omi-edge import" in problem.detail) == (422, True, True)
+    assert site.controls.begun == {}

@@ -46,6 +46,6 @@ def test_a_list_by_source_has_its_own_shape() -> None:
 
 
 async def test_it_is_served(site: Site) -> None:
-    async with site.tcp.get("/openapi.json") as response:
+    async with site.tcp.get("/openapi.json", headers=site.bearer) as response:
         assert response.status == 200
         assert await response.json() == DOCUMENT

@@ -43,13 +43,15 @@ async def test_conversations_are_filtered(site: Site, query: dict[str, str], cou
     assert len(page.items) == count
 
 
-async def test_conversations_are_counted_by_source(site: Site) -> None:
-    page = await site.unix.request(
-        "GET", "/v1/conversations", query={"group_by": "source"}, returns=wire.Page[wire.Group]
-    )
-    assert [(group.source.id, group.source.kind, group.conversations) for group in page.items] == [
-        (SOURCE, "pendant", 1)
-    ]
+@pytest.mark.parametrize("listed", ["conversations", "tasks", "memories"])
+async def test_lists_are_counted_by_source(site: Site, listed: str) -> None:
+    query = {"group_by": "source"}
+    page = await site.unix.request("GET", f"/v1/{listed}", query=query, returns=wire.Page[wire.Group])
+    (group,) = page.items
+    assert (group.source.id, group.source.kind) == (SOURCE, "pendant")
+    assert (group.conversations, group.tasks, group.memories) == (1, 1, 1)
+    none = await site.unix.request("GET", f"/v1/{listed}?device=other", query=query, returns=wire.Page[wire.Group])
+    assert none.items == []
 
 
 async def test_a_conversation_comes_with_what_was_derived(site: Site) -> None:
