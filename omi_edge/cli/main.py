@@ -134,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader has seen enough; the interpreter would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 told in one line
         if os.environ.get(PREFIX + "LOG_LEVEL") == "debug":
             traceback.print_tb(error.__traceback__)  # without the error's own text, which may hold content
         _tell(OmiEdgeError(_fault_sentence(error)), as_json)

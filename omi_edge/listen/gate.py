@@ -217,7 +217,7 @@ class SpeechGate:
         # the mean of five chunks; beyond the ends the nearest counts, or every end would look quiet
         recent = np.convolve(np.pad(self._history[-search:], 2, "edge"), np.full(5, 0.2), "valid")
         quietest = chunk + 1 - search + int(np.argmin(recent))
-        cut = quietest * CHUNK_SAMPLES + CHUNK_SAMPLES // 2
+        cut = min(quietest * CHUNK_SAMPLES + CHUNK_SAMPLES // 2, self._start + _samples(LONGEST_SECONDS))
         after = sum(p >= self._close_at for p in self._history[len(self._history) - (chunk - quietest) :])
         self._out.append(Closed(self._start, cut, min(max(1, self._speech - after) * CHUNK_SAMPLES, cut - self._start)))
         self._end_of_last = cut

@@ -28,8 +28,8 @@ class FolderLock:
             raise VaultMissing(f"there is no folder {self._path.parent}. `omi-edge init` makes it.") from error
         except OSError as error:
             raise VaultError(
-                f"{self._path} cannot be written ({error.strerror}): omi-edge needs a data folder that is its user's own. "
-                "Check its owner and mode, and whether the disk is mounted read-only."
+                f"{self._path} cannot be used: {error.strerror}. Check the owner and the mode of the data folder, and "
+                "whether its disk is mounted read-only."
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

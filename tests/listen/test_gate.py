@@ -363,3 +363,9 @@ def test_no_word_of_a_noisy_recording_is_left_out_of_the_store(pink: bool, loudn
     gate = SpeechGate(SileroVad())
     happened = gate.accept(noisy.clip(-32768, 32767).astype(np.int16)) + gate.finish()
     assert kept(happened, len(samples))[spoken].all()
+
+
+def test_a_split_at_the_very_end_is_not_too_late_either() -> None:
+    """Speech that hardly fades: the quietest point is in the last chunk of the thirty seconds."""
+    curve = [0.0] * 10 + [0.5] * 18 + [0.36] * 908 + [0.0] * 3
+    assert all(event.end - event.start <= LONGEST_SECONDS * SAMPLE_RATE for event in closed(gated(curve)))

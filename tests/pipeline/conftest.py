@@ -1,4 +1,4 @@
-"""An encrypted file and a clock that a test moves."""
+"""An open vault."""
 
 from __future__ import annotations
 
@@ -10,18 +10,11 @@ import pytest
 
 from omi_edge.clock import DrivenClock
 from omi_edge.store.database import Database
-from tests.helpers import START_US
+from tests.helpers import PASSPHRASE
 
 
 @pytest.fixture
-def clock() -> DrivenClock:
-    return DrivenClock(START_US)
-
-
-@pytest.fixture
-async def db(tmp_path: Path, clock: DrivenClock) -> AsyncIterator[Database]:
-    folder = tmp_path / "data"
-    await asyncio.to_thread(Database.create, folder, "correct horse battery", clock)
-    database = await asyncio.to_thread(Database.open, folder, "correct horse battery", clock)
+async def db(folder: Path, clock: DrivenClock) -> AsyncIterator[Database]:
+    database = await asyncio.to_thread(Database.open, folder, PASSPHRASE, clock)
     yield database
     await database.close()

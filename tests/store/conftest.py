@@ -1,8 +1,7 @@
-"""Real encrypted files. One is made for the session; each test opens a copy of its own."""
+"""Open vaults, empty and filled."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,33 +10,8 @@ import pytest
 from omi_edge.clock import DrivenClock
 from omi_edge.store import database, keys
 from omi_edge.store.database import Connection, Database
-from tests.helpers import START_US
+from tests.helpers import PASSPHRASE
 from tests.store import filling
-
-PASSPHRASE = "correct horse battery staple"
-
-
-@pytest.fixture
-def clock() -> DrivenClock:
-    return DrivenClock(START_US)
-
-
-@pytest.fixture(scope="session")
-def empty_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new vault; each slot names its own cost, and this one's is Argon2's least, so that opening takes no time."""
-    folder = tmp_path_factory.mktemp("vaults") / "empty"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "ARGON2_MEMORY_KIB", 8)
-        patch.setattr(keys, "ARGON2_ROUNDS", 1)
-        patch.setattr(keys, "ARGON2_LANES", 1)
-        Database.create(folder, PASSPHRASE, DrivenClock(START_US))
-    return folder
-
-
-@pytest.fixture
-def folder(empty_vault: Path, tmp_path: Path) -> Path:
-    """A vault of the test's own, closed."""
-    return Path(shutil.copytree(empty_vault, tmp_path / "vault"))
 
 
 @pytest.fixture

@@ -32,9 +32,8 @@ from omi_edge.errors import (
 )
 from omi_edge.store import audio, database, export, inspect, keys, settings, sources
 from omi_edge.store.database import Connection, Database
-from tests.helpers import START_US
+from tests.helpers import PASSPHRASE, START_US
 from tests.store import filling
-from tests.store.conftest import PASSPHRASE
 from tests.store.filling import PACKET, SECOND, SENTENCES, SOURCES, chunk
 
 Contents = dict[str, bytes]

@@ -13,8 +13,7 @@ from omi_edge.domain import Job, JobState, SpeechSegment, Stage
 from omi_edge.errors import NotFound
 from omi_edge.store import jobs, segments
 from omi_edge.store.database import Connection, Database
-from tests.helpers import START_US
-from tests.store.conftest import PASSPHRASE
+from tests.helpers import PASSPHRASE, START_US
 from tests.store.filling import CONVERSATIONS, SECOND, SOURCES, add_conversation, add_source, undone
 
 STAGES = list(Stage)

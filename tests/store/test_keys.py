@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from omi_edge.errors import OmiEdgeError, PassphraseError, VaultDamaged, VaultError, VaultMissing, VaultNewer
 from omi_edge.store import keys
-from tests.store.conftest import PASSPHRASE
+from tests.helpers import PASSPHRASE
 
 BOTH = (keys.NAME, keys.SECOND_NAME)
 

@@ -13,8 +13,8 @@ from omi_edge.clock import DrivenClock
 from omi_edge.errors import VaultError, VaultNewer
 from omi_edge.store import inspect, migrations
 from omi_edge.store.database import Connection, Database
+from tests.helpers import PASSPHRASE
 from tests.store import filling
-from tests.store.conftest import PASSPHRASE
 
 NEWEST = migrations.MIGRATIONS[-1][0]
 SECOND_STEP = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -41,9 +42,8 @@ from omi_edge.store.search import Document, VectorIndex
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
-from tests.helpers import START_US
+from tests.helpers import PASSPHRASE, START_US
 
-PASSPHRASE = "correct horse battery staple"
 SOURCE, CONVERSATION, SEGMENT, UTTERANCE = "src_1", "con_1", "seg_1", "utt_1"
 SECOND_UTTERANCE = "utt_2"
 FRAME_US = Codec.OPUS_20MS.frame_us
@@ -157,13 +157,25 @@ def packets() -> list[bytes]:
     return [encoder.encode(frame) for frame in tone.reshape(-1, rate // 50)]
 
 
+@pytest.fixture(scope="session")
+def filled_vault(empty_vault: Path, packets: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vault with one conversation, closed."""
+    folder = Path(shutil.copytree(empty_vault, tmp_path_factory.mktemp("vaults") / "filled"))
+
+    async def fill() -> None:
+        db = Database.open(folder, PASSPHRASE, DrivenClock(START_US))
+        await db.write(lambda conn: _fill(conn, packets))
+        await db.close()
+
+    asyncio.run(fill())
+    return folder
+
+
 @pytest.fixture
-async def controls(tmp_path: Path, packets: list[bytes]) -> AsyncIterator[FakeControls]:
+async def controls(tmp_path: Path, filled_vault: Path) -> AsyncIterator[FakeControls]:
     clock = DrivenClock(START_US + 3600_000_000)
-    folder = tmp_path / "data"
-    await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+    folder = Path(shutil.copytree(filled_vault, tmp_path / "data"))
     db = await asyncio.to_thread(Database.open, folder, PASSPHRASE, clock)
-    await db.write(lambda conn: _fill(conn, packets))
     yield FakeControls(db, folder, clock)
     await db.close()
 

@@ -1,0 +1,36 @@
+"""A clock that a test moves, and real encrypted files: one is made for the session, each test opens its own copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from omi_edge.clock import DrivenClock
+from omi_edge.store import keys
+from omi_edge.store.database import Database
+from tests.helpers import PASSPHRASE, START_US
+
+
+@pytest.fixture
+def clock() -> DrivenClock:
+    return DrivenClock(START_US)
+
+
+@pytest.fixture(scope="session")
+def empty_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new vault; each slot names its own cost, and this one's is Argon2's least, so that opening takes no time."""
+    folder = tmp_path_factory.mktemp("vaults") / "empty"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "ARGON2_MEMORY_KIB", 8)
+        patch.setattr(keys, "ARGON2_ROUNDS", 1)
+        patch.setattr(keys, "ARGON2_LANES", 1)
+        Database.create(folder, PASSPHRASE, DrivenClock(START_US))
+    return folder
+
+
+@pytest.fixture
+def folder(empty_vault: Path, tmp_path: Path) -> Path:
+    """A vault of the test's own, closed."""
+    return Path(shutil.copytree(empty_vault, tmp_path / "vault"))
