@@ -73,7 +73,12 @@ def kinds(name: str, line: str) -> Iterator[str]:
         return
     yield from (kind for kind, pattern in PATTERNS.items() if pattern.search(line))
     if not name.startswith(NO_RANDOM_SEARCH):
-        yield from ("random text" for match in RANDOM.finditer(line) if entropy(match.group()) > RANDOM_BITS)
+        yield from ("random text" for match in RANDOM.finditer(line) if is_random(match.group()))
+
+
+def is_random(text: str) -> bool:
+    """Say whether text is random; an alphabet, which has no character twice, is not: 32 random ones repeat some."""
+    return entropy(text) > RANDOM_BITS and len(set(text)) < len(text)
 
 
 def entropy(text: str) -> float:
