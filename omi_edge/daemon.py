@@ -266,9 +266,12 @@ class Daemon:
         self._opened.push_async_callback(unix_server.close)
         self._db = await self._open_vault()
         self._opened.push_async_callback(self._close_vault)
-        self._index = VectorIndex()
+        index = VectorIndex()
+        self._note_progress("reading the search index", 0.0)
         with held(self._clock):
-            await self._db.read(functools.partial(self._index.load, model=self._engines.embedder_name))
+            await self._db.read(functools.partial(index.load, model=self._engines.embedder_name))
+        self._note_progress("reading the search index", 1.0)
+        self._index = index
         self._db.index = self._index
         self._opened.push_async_callback(self._engines.close)
         self._spine = Spine(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +42,8 @@ SCRIPT = load_script()
 
 
 class Run(NamedTuple):
-    folder: Path
+    written: dict[str, bytes]
+    """Everything on disk while the daemon ran and after it: vault, write-ahead log, key slots, log, temporary files."""
     conversations: list[wire.Conversation]
     transcripts: list[wire.Transcript]
     events: list[tuple[str, dict[str, object]]]
@@ -57,10 +60,36 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    yield asyncio.run(_run(tmp_path_factory.mktemp("main-job") / "data"))
+    place = tmp_path_factory.mktemp("main-job")
+    (place / "tmp").mkdir()
+    handler = logging.FileHandler(place / "everything.log")
+    handler.setFormatter(_Everything())
+    root = logging.getLogger()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(place / "tmp"))
+        patch.setattr(tempfile, "tempdir", None)
+        patch.setattr(root, "level", logging.DEBUG)
+        root.addHandler(handler)
+        found = asyncio.run(_run(place))
+        root.removeHandler(handler)
+        handler.close()
+    found.written.update(_files(place, "after"))
+    yield found
 
 
-async def _run(folder: Path) -> Run:
+class _Everything(logging.Formatter):
+    """All that a record holds, at any level: none of it may be content."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.getMessage()} {vars(record)}"
+
+
+def _files(place: Path, when: str) -> dict[str, bytes]:
+    return {f"{when} {path.name}": path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+async def _run(place: Path) -> Run:
+    folder = place / "data"
     clock = DrivenClock(START_US)
     config = Config(
         conversation=ConversationConfig(silence=8.0),
@@ -95,7 +124,7 @@ async def _run(folder: Path) -> Run:
         path = conversations[0].audio
         export = b"".join([piece async for piece in client.stream("/v1/export")])
         return Run(
-            folder,
+            _files(place, "during"),
             conversations,
             transcripts,
             events,
@@ -276,21 +305,20 @@ def test_nothing_on_disk_can_be_read(run: Run) -> None:
     phrases += ["dentist", "boston", "michael", "contract"]
     packets = _packets(run.ogg)
     pcm = [piece[1000:1032] for piece in run.segment_pcm.values()]
-    scanned = 0
-    for path in run.folder.rglob("*"):
-        if not path.is_file():
-            continue
-        data = path.read_bytes()
-        scanned += len(data)
+    names = {"during vault.db", "during vault.db-wal", "during everything.log", "after vault.db", "after keyslots.json"}
+    assert names <= run.written.keys()
+    assert len(run.written["during vault.db-wal"]) > 100_000
+    assert len(run.written["after vault.db"]) > 300_000
+    assert b"job ended" in run.written["after everything.log"]
+    for name, data in run.written.items():
         lowered = data.lower()
         for phrase in phrases:
-            assert phrase.lower().encode() not in lowered, path.name
-            assert phrase.encode("utf-16-le") not in data, path.name
+            assert phrase.lower().encode() not in lowered, name
+            assert phrase.encode("utf-16-le") not in data, name
         for packet in packets:
-            assert packet not in data, path.name
+            assert packet not in data, name
         for piece in pcm:
-            assert piece not in data, path.name
-    assert scanned > 300_000
+            assert piece not in data, name
 
 
 def _packets(ogg: bytes) -> list[bytes]:
