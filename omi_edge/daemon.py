@@ -30,9 +30,10 @@ from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.intake import Intake
 from omi_edge.pipeline.spine import Spine
 from omi_edge.store import conversations, jobs, sources
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.store.lock import FolderLock
-from omi_edge.store.search import VectorIndex
+from omi_edge.store.vectors import VectorIndex
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
 

@@ -14,7 +14,8 @@ from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.spine import Spine
 from omi_edge.sandbox import network_refused
 from omi_edge.store import audio, jobs, notices, sources
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.web import wire
 
 

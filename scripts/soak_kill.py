@@ -35,7 +35,8 @@ from omi_edge.domain import AudioChunk
 from omi_edge.observe import set_up
 from omi_edge.pipeline.intake import Stored
 from omi_edge.store import audio
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path

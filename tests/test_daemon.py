@@ -18,7 +18,7 @@ from omi_edge.daemon import Daemon
 from omi_edge.errors import AlreadyRunning, ConfigError, NotReady, PassphraseError, PortInUse
 from omi_edge.paths import socket_path
 from omi_edge.store import migrations
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.web import wire

@@ -53,7 +53,7 @@ TIME_CALLS = {
 TIME_ALLOWED = {
     "omi_edge/clock.py": "it is the clock",
 }
-CONNECTS_ALLOWED = {"omi_edge/store/database.py"}
+CONNECTS_ALLOWED = {"omi_edge/store/connection.py"}
 
 MODEL_LIBRARIES = {
     "onnxruntime", "faster_whisper", "ctranslate2", "pocketsphinx", "av", "numpy", "dateparser", "sqlcipher3",

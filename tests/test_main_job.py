@@ -29,7 +29,8 @@ from omi_edge.listen.wer import word_error_rate
 from omi_edge.paths import socket_path
 from omi_edge.pipeline.hearing import decode_span
 from omi_edge.store import audio, segments
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import Line, load_script, recording_path

@@ -26,7 +26,7 @@ from omi_edge.listen.vad import model_path
 from omi_edge.opus import libopus_path
 from omi_edge.paths import socket_path
 from omi_edge.sandbox import network_refused
-from omi_edge.store import database
+from omi_edge.store import connection, database
 
 LITTLE_DISK_BYTES = 1_000_000_000
 """Below this, warn: an hour of speech writes up to 54 MB (design §7), so a day of it still fits."""
@@ -113,7 +113,7 @@ def _recognizer(_: Settings) -> Finding:
 
 
 def _cipher(_: Settings) -> Finding:
-    return Finding("encryption", "ok", database.library_versions())
+    return Finding("encryption", "ok", connection.library_versions())
 
 
 def _disk(settings: Settings) -> Finding:

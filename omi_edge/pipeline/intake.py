@@ -23,7 +23,8 @@ from omi_edge.errors import DiskFull, VaultBusy
 from omi_edge.opus import Encoder
 from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Position
 from omi_edge.store import audio, jobs, segments, sources
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 
 log = logging.getLogger(__name__)
 

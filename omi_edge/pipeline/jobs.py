@@ -19,7 +19,8 @@ from omi_edge.domain import Job, JobState, Stage
 from omi_edge.errors import DiskFull, EngineTransient, OmiEdgeError, VaultBusy
 from omi_edge.events import Bus
 from omi_edge.store import jobs
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 
 log = logging.getLogger(__name__)
 

@@ -29,9 +29,10 @@ from omi_edge.pipeline.jobs import JobRunner
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.stages import Stages
 from omi_edge.store import audio, conversations, jobs, notices, segments, sources
+from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
-from omi_edge.store.database import Connection, Database
-from omi_edge.store.search import VectorIndex
+from omi_edge.store.database import Database
+from omi_edge.store.vectors import VectorIndex
 
 log = logging.getLogger(__name__)
 

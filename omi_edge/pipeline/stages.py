@@ -35,9 +35,11 @@ from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
 from omi_edge.pipeline.jobs import Result, StageWork
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.store import audio, conversations, jobs, memories, search, segments, transcripts
+from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
-from omi_edge.store.database import Connection, Database
-from omi_edge.store.search import Document, VectorIndex
+from omi_edge.store.database import Database
+from omi_edge.store.search import Document
+from omi_edge.store.vectors import VectorIndex
 
 EMBED_BATCH = 256
 

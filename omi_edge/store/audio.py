@@ -6,7 +6,7 @@ import msgspec
 
 from omi_edge.domain import AudioChunk, ChunkKind, Codec
 from omi_edge.store import sources
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 _KINDS = (ChunkKind.HEARD, ChunkKind.SILENCE)
 LONGEST_US = 2_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 PREFIX = "oe_"
 TOKEN_BYTES = 32

@@ -8,7 +8,7 @@ from omi_edge.domain import ConversationState
 from omi_edge.errors import NotFound
 from omi_edge.ids import new_id
 from omi_edge.store import sources
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters, Page, check_limit, encode_cursor
 
 _SELECT = (

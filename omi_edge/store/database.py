@@ -1,59 +1,38 @@
 """The one encrypted file: who may open it, which thread writes, what a transaction is.
 
-Only this module opens connections. One thread owns the connection that writes; short readers live in two threads
-beside it. No error of SQLite or SQLCipher leaves: each becomes one of ours.
+One thread owns the connection that writes; short readers live in two threads beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import functools
 import os
 import queue
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
-
-import sqlcipher3.dbapi2 as sqlcipher
+from typing import Any, TypeAlias, TypeVar
 
 from omi_edge.clock import Clock, held
 from omi_edge.errors import (
     BadInput,
-    DiskFull,
     NotReady,
-    VaultBusy,
     VaultDamaged,
-    VaultError,
     VaultExists,
     VaultMissing,
 )
 from omi_edge.store import keys, migrations
+from omi_edge.store.connection import Connection, Error, Index, connect, mapped_errors, ours
 
-if TYPE_CHECKING:
-    from omi_edge.store.search import VectorIndex
-
-Connection: TypeAlias = Any
-"""A connection of sqlcipher3, which has no types of its own."""
 Progress: TypeAlias = Callable[[str, float], None]
 T = TypeVar("T")
-
-
-class _VaultConnection(sqlcipher.Connection):  # type: ignore[misc]
-    """A connection that knows the vectors in memory which it must keep current."""
-
-    index: VectorIndex | None = None
 
 
 NAME = "vault.db"
 APPLICATION_ID = 0x6F6D6965  # "omie"
 READERS = 2
-BUSY_MS = 5000
-WAL_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 class Database:
@@ -79,7 +58,7 @@ class Database:
             raise BadInput("the passphrase must not be empty.")
         path = folder / NAME
         new = folder / (NAME + ".new")
-        with _mapped_errors(path):
+        with mapped_errors(path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.exists():
                 raise VaultExists(f"there is a vault in {folder} already. Use another folder, or that vault.")
@@ -97,7 +76,7 @@ class Database:
             os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
             keys.sync_folder(folder)
             key = keys.create(folder, passphrase)
-            connection = _connect(new, key, new=True)
+            connection = connect(new, key, new=True)
             try:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 migrations.migrate(connection)
@@ -128,14 +107,14 @@ class Database:
             if path.stat().st_size < key.cipher.page_size:  # SQLite would make a new database of it
                 raise VaultDamaged(f"{path} is cut off. Put it back from a backup; no new one is made.")
             try:
-                opened.append(_connect(path, key))
-            except sqlcipher.Error as error:
-                if isinstance(_ours(error, ""), VaultDamaged):
+                opened.append(connect(path, key))
+            except Error as error:
+                if isinstance(ours(error, ""), VaultDamaged):
                     return False
                 raise
             return True
 
-        with _mapped_errors(path):
+        with mapped_errors(path):
             try:
                 key = keys.unlock(folder, passphrase, fits)
             except VaultMissing as error:
@@ -156,13 +135,13 @@ class Database:
         return cls(path, key, clock, connection)
 
     @property
-    def index(self) -> VectorIndex | None:
+    def index(self) -> Index | None:
         """Vectors in memory, kept current after each commit."""
-        index: VectorIndex | None = self._writer.index
+        index: Index | None = self._writer.index
         return index
 
     @index.setter
-    def index(self, index: VectorIndex) -> None:
+    def index(self, index: Index) -> None:
         self._writer.index = index
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -199,15 +178,15 @@ class Database:
         self._readers.shutdown(wait=True)
         for connection in self._reading:
             connection.close()
-        with contextlib.suppress(sqlcipher.Error):  # the log is replayed at the next start
+        with contextlib.suppress(Error):  # the log is replayed at the next start
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer.close()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         connection = getattr(self._reader, "connection", None)
-        with _mapped_errors(self.path):
+        with mapped_errors(self.path):
             if connection is None:
-                connection = _connect(self.path, self._key)
+                connection = connect(self.path, self._key)
                 connection.execute("PRAGMA query_only = ON")
                 self._reader.connection = connection
                 self._reading.append(connection)
@@ -229,7 +208,7 @@ class Database:
                 _settle(future, result=result)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
-        with _mapped_errors(self.path):
+        with mapped_errors(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 result = work(self._writer)
@@ -237,7 +216,7 @@ class Database:
             except BaseException:
                 if self.index is not None:
                     self.index.forget_pending()
-                with contextlib.suppress(sqlcipher.Error):  # SQLite may have rolled back by itself
+                with contextlib.suppress(Error):  # SQLite may have rolled back by itself
                     self._writer.execute("ROLLBACK")
                 raise
         if self.index is not None:
@@ -251,83 +230,3 @@ def _settle(future: Future[Any], *, result: Any = None, error: BaseException | N
             future.set_exception(error)
         else:
             future.set_result(result)
-
-
-def _connect(path: Path, key: keys.VaultKey, *, new: bool = False) -> Connection:
-    connection = sqlcipher.connect(
-        str(path), isolation_level=None, check_same_thread=False, cached_statements=256,
-        factory=_VaultConnection,
-    )  # fmt: skip
-    try:
-        cipher = key.cipher
-        for statement in (
-            "PRAGMA cipher_log_level = NONE",  # what goes wrong is raised; SQLCipher would print it as well
-            f'PRAGMA key = "{key.raw}"',
-            f"PRAGMA cipher_page_size = {cipher.page_size}",
-            f"PRAGMA cipher_hmac_algorithm = {cipher.hmac_algorithm}",
-            f"PRAGMA cipher_kdf_algorithm = {cipher.kdf_algorithm}",
-            "PRAGMA cipher_memory_security = OFF",  # measured: the pages it would wipe are wiped by secure_delete
-            f"PRAGMA busy_timeout = {BUSY_MS}",
-            "PRAGMA temp_store = MEMORY",
-            # only before the first page is written; later it would change nothing, but write
-            *(("PRAGMA auto_vacuum = INCREMENTAL",) if new else ()),
-            "PRAGMA journal_mode = WAL",
-            "PRAGMA synchronous = FULL",
-            "PRAGMA secure_delete = ON",
-            "PRAGMA foreign_keys = ON",
-            "PRAGMA recursive_triggers = ON",  # else REPLACE would pass by the triggers that keep the audit
-            "PRAGMA trusted_schema = OFF",
-            f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}",
-            *(("PRAGMA fullfsync = ON", "PRAGMA checkpoint_fullfsync = ON") if sys.platform == "darwin" else ()),
-        ):
-            connection.execute(statement)
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextlib.contextmanager
-def _mapped_errors(path: Path | None = None) -> Iterator[None]:
-    """Turn the library's errors into ours, by SQLite's result codes; their texts may quote content and are left out."""
-    where = f" ({path})" if path is not None else ""
-    try:
-        yield
-    except sqlcipher.Error as error:
-        raise _ours(error, where) from error
-    except (OverflowError, UnicodeEncodeError):  # the error itself quotes the value
-        raise BadInput(
-            "a value is beyond what the vault can hold: a number of 64 bits, text of whole characters."
-        ) from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"there is no space left for the vault{where}. Free some space; nothing that was stored is lost."
-            ) from error
-        raise VaultError(f"the vault's files cannot be used{where}: {error.strerror}.") from error
-
-
-def _ours(error: Exception, where: str) -> VaultError:
-    text = str(error)
-    code = getattr(error, "sqlite_errorname", "")
-    if code.startswith("SQLITE_FULL") or "disk is full" in text or "disk I/O" in text:
-        return DiskFull(
-            f"there is no space left for the vault{where}. Free some space; nothing that was stored is lost."
-        )
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "is locked" in text:
-        return VaultBusy(f"another process holds the vault{where}.")
-    if "not a database" in text or "malformed" in text or "encrypted" in text:
-        return VaultDamaged(f"the vault does not pass its checks{where}. Put it back from a backup.")
-    return VaultError(f"the vault refused a statement{where}: {type(error).__name__}.")
-
-
-@functools.cache
-def library_versions() -> str:
-    """Return the versions of SQLite and SQLCipher, for doctor."""
-    connection = sqlcipher.connect(":memory:")
-    try:
-        cipher = connection.execute("PRAGMA cipher_version").fetchone()
-        return f"SQLite {sqlcipher.sqlite_version}, SQLCipher {cipher[0] if cipher else 'missing'}"
-    finally:
-        connection.close()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from omi_edge.domain import Word
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 SCHEMA = "omi-edge.export"
 VERSION = 1

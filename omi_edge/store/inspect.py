@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 TABLES = (
     "sources", "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks",

@@ -8,7 +8,7 @@ from typing import Any
 from omi_edge.domain import Job, JobState, Stage
 from omi_edge.errors import NotFound
 from omi_edge.ids import new_id
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 _COLUMNS = "id, stage, subject_id, state, attempts, not_before_us, cause"
 _SOURCE = {

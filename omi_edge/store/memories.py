@@ -12,7 +12,7 @@ from omi_edge.domain import Evidence, Memory, Task, Understanding
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
 from omi_edge.store import conversations, search
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters, Page, check_limit, encode_cursor
 from omi_edge.store.search import Document
 

@@ -10,7 +10,7 @@ import msgspec
 from omi_edge.domain import Notice, Severity
 from omi_edge.errors import NotFound
 from omi_edge.ids import new_id
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 _COLUMNS = "id, code, severity, subjects, message, since_us, last_us, count, acknowledged_us"
 LIST_LIMIT = 500

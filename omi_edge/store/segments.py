@@ -7,7 +7,7 @@ import msgspec
 from omi_edge.domain import Outcome, SpeechSegment
 from omi_edge.errors import NotFound
 from omi_edge.store import sources
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 _SELECT = (
     "SELECT s.id, o.id, s.start_us, s.end_us, s.speech_us, s.outcome, s.reason, s.engine, c.id FROM segments s"

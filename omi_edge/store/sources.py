@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from omi_edge.errors import NotFound
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters
 
 _COLUMNS = (

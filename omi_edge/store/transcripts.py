@@ -9,7 +9,7 @@ import msgspec
 from omi_edge.domain import Turn, Utterance, Word
 from omi_edge.errors import NotFound
 from omi_edge.store import conversations
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 
 _SELECT = (
     "SELECT u.id, c.id, u.segment_id, o.id, u.speaker, u.start_us, u.end_us, u.text, u.words, u.confidence,"

@@ -13,7 +13,7 @@ from omi_edge.clock import Clock
 from omi_edge.config import Config
 from omi_edge.events import Bus
 from omi_edge.store.database import Database
-from omi_edge.store.search import VectorIndex
+from omi_edge.store.vectors import VectorIndex
 from omi_edge.web import wire
 
 

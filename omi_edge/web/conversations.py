@@ -5,7 +5,7 @@ from __future__ import annotations
 from omi_edge.domain import ConversationState
 from omi_edge.errors import BadInput
 from omi_edge.store import conversations, memories, transcripts
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Filters
 from omi_edge.web import shapes, wire
 from omi_edge.web.listing import MAX_PAGE, Paged

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 import msgspec
 
 from omi_edge.store import export
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.web.route import Call, Route, Stream
 
 MEDIA = "application/json"

@@ -17,7 +17,7 @@ from aiohttp import web
 from omi_edge.errors import AuditUnavailable, OmiEdgeError
 from omi_edge.store import audit
 from omi_edge.store.audit import AuditEntry
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web import decode
 from omi_edge.web.controls import Controls
 from omi_edge.web.route import Access, Answer, Call, Caller, Route, Stream

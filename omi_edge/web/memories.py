@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from omi_edge.store import memories
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web import shapes, wire
 from omi_edge.web.listing import Paged
 from omi_edge.web.route import Answer, Call, NoQuery, Route

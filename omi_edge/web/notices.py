@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omi_edge.store import notices
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web import shapes, wire
 from omi_edge.web.route import Answer, Call, NoQuery, Route
 

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from omi_edge.errors import AuditUnavailable, VaultError
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web.controls import Controls
 
 Q = TypeVar("Q")

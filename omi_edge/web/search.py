@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from omi_edge.errors import BadInput, EngineError
 from omi_edge.store import search
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web import shapes, wire
 from omi_edge.web.listing import Where
 from omi_edge.web.route import Answer, Call, Route

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from omi_edge import domain
 from omi_edge.store import memories, sources, transcripts
+from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
-from omi_edge.store.database import Connection
 from omi_edge.store.filters import Filters
 from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
 from omi_edge.store.search import Hit

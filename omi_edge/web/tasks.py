@@ -8,7 +8,7 @@ import msgspec
 
 from omi_edge.config import zone
 from omi_edge.store import memories
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web import shapes, times, wire
 from omi_edge.web.listing import Paged
 from omi_edge.web.route import Answer, Call, NoQuery, Route

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omi_edge.store import clients
 from omi_edge.store.clients import ClientRow
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.web import wire
 from omi_edge.web.route import Answer, Call, NoQuery, Route
 from omi_edge.web.times import iso, iso_or_none

@@ -15,7 +15,8 @@ from omi_edge.errors import DiskFull, EnginePermanent, EngineTransient, VaultBus
 from omi_edge.events import Bus
 from omi_edge.pipeline.jobs import JobRunner, Result, StageWork
 from omi_edge.store import jobs, settings
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 
 SUBJECT = "con_x"
 

@@ -34,9 +34,10 @@ from omi_edge.events import Bus
 from omi_edge.pipeline.engines import PartialHeard
 from omi_edge.pipeline.spine import Spine
 from omi_edge.store import audio, conversations, jobs, memories, notices, search, segments, sources, transcripts
+from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
-from omi_edge.store.database import Connection, Database
-from omi_edge.store.search import VectorIndex
+from omi_edge.store.database import Database
+from omi_edge.store.vectors import VectorIndex
 from tests.helpers import START_US
 
 SOURCE = "src_test"

@@ -9,7 +9,8 @@ import pytest
 
 from omi_edge.clock import DrivenClock
 from omi_edge.store import database, keys
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection, connect
+from omi_edge.store.database import Database
 from tests.helpers import PASSPHRASE
 from tests.store import filling
 
@@ -32,10 +33,10 @@ async def full(db: Database) -> Database:
 @pytest.fixture
 def conn(folder: Path) -> Iterator[Connection]:
     """A connection to an empty vault inside one transaction: for what does not depend on who runs it."""
-    connection = database._connect(folder / database.NAME, keys.unlock(folder, PASSPHRASE))
-    connection.execute("BEGIN")
-    yield connection
-    connection.close()
+    opened = connect(folder / database.NAME, keys.unlock(folder, PASSPHRASE))
+    opened.execute("BEGIN")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ from omi_edge.store import (
     transcripts,
 )
 from omi_edge.store.audit import AuditEntry
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.search import Document
 from tests.helpers import START_US
 

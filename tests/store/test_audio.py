@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omi_edge.domain import AudioChunk, ChunkKind, Codec
 from omi_edge.errors import NotFound
 from omi_edge.store import audio, sources
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from tests.helpers import START_US
 from tests.store.filling import PACKET, SECOND, SOURCES, add_source, chunk, undone
 

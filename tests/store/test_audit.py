@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from omi_edge.errors import BadInput, DiskFull, VaultError
 from omi_edge.store import audit, memories
 from omi_edge.store.audit import AuditEntry
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from tests.helpers import START_US
 from tests.store.filling import undone
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omi_edge.domain import ConversationState
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.store import conversations, transcripts
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Filters, decode_cursor, encode_cursor
 from tests.helpers import START_US
 from tests.store.filling import (

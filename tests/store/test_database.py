@@ -30,8 +30,9 @@ from omi_edge.errors import (
     VaultMissing,
     VaultNewer,
 )
-from omi_edge.store import audio, database, export, inspect, keys, settings, sources
-from omi_edge.store.database import Connection, Database
+from omi_edge.store import audio, connection, database, export, inspect, keys, settings, sources
+from omi_edge.store.connection import Connection, library_versions
+from omi_edge.store.database import Database
 from tests.helpers import PASSPHRASE, START_US
 from tests.store import filling
 from tests.store.filling import PACKET, SECOND, SENTENCES, SOURCES, chunk
@@ -215,7 +216,7 @@ async def test_the_promises_of_the_connection_hold(db: Database) -> None:
     }  # fmt: skip
     assert await db.write(pragmas) == expected
     assert await db.read(pragmas) == expected
-    assert "SQLCipher 4" in database.library_versions()
+    assert "SQLCipher 4" in library_versions()
 
 
 # --- transactions -------------------------------------------------------------------------------------------------
@@ -342,7 +343,7 @@ async def test_no_foreign_error_and_no_content_leaves(db: Database) -> None:
 async def test_a_vault_that_another_process_writes_to_is_busy(
     db: Database, folder: Path, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_MS", 1)
+    monkeypatch.setattr(connection, "BUSY_MS", 1)
     other = Database.open(folder, PASSPHRASE, clock)
     began, go_on = threading.Event(), threading.Event()
 

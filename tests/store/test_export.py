@@ -8,7 +8,8 @@ from typing import Any
 
 from omi_edge.domain import AudioChunk, Codec
 from omi_edge.store import audio, clients, export, inspect, settings
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from tests.helpers import START_US
 from tests.store.filling import CONVERSATIONS, PACKET, SENTENCES, SOURCES
 

@@ -12,7 +12,8 @@ from omi_edge.clock import DrivenClock
 from omi_edge.domain import Job, JobState, SpeechSegment, Stage
 from omi_edge.errors import NotFound
 from omi_edge.store import jobs, segments
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from tests.helpers import PASSPHRASE, START_US
 from tests.store.filling import CONVERSATIONS, SECOND, SOURCES, add_conversation, add_source, undone
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omi_edge.domain import Evidence, Memory, Task, TaskOwner
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.store import memories, search, transcripts
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Filters, Page
 from omi_edge.store.memories import MemoryRow, TaskRow
 from tests.helpers import START_US

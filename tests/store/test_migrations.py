@@ -12,7 +12,8 @@ import pytest
 from omi_edge.clock import DrivenClock
 from omi_edge.errors import VaultError, VaultNewer
 from omi_edge.store import inspect, migrations
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from tests.helpers import PASSPHRASE
 from tests.store import filling
 

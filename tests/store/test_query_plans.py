@@ -37,9 +37,11 @@ from omi_edge.store import (
     transcripts,
 )
 from omi_edge.store.audit import AuditEntry
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.store.filters import Filters, encode_cursor
-from omi_edge.store.search import Document, VectorIndex
+from omi_edge.store.search import Document
+from omi_edge.store.vectors import VectorIndex
 from tests.helpers import START_US
 from tests.store import filling
 from tests.store.filling import CONVERSATIONS, MODEL, SOURCES, chunk, utterance, vector

@@ -14,9 +14,11 @@ from omi_edge.domain import Evidence, Memory, Task
 from omi_edge.errors import NotFound
 from omi_edge.store import conversations, memories, search
 from omi_edge.store import settings as settings_of_vault
-from omi_edge.store.database import Connection, Database
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
 from omi_edge.store.filters import Filters
-from omi_edge.store.search import ARM_LIMIT, RANK_CONSTANT, Document, VectorIndex
+from omi_edge.store.search import ARM_LIMIT, RANK_CONSTANT, Document
+from omi_edge.store.vectors import VectorIndex
 from tests.helpers import START_US
 from tests.store.filling import (
     CONVERSATIONS,

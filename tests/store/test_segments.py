@@ -7,7 +7,7 @@ import pytest
 from omi_edge.domain import Outcome, SpeechSegment
 from omi_edge.errors import NotFound
 from omi_edge.store import segments
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from tests.helpers import START_US
 from tests.store.filling import CONVERSATIONS, SECOND, SOURCES, add_conversation, add_source
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omi_edge.domain import Severity
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.store import clients, notices, people, settings
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from tests.helpers import START_US
 from tests.store.filling import undone
 

@@ -7,7 +7,7 @@ import pytest
 from omi_edge.domain import Codec
 from omi_edge.errors import NotFound
 from omi_edge.store import sources
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Filters
 from tests.helpers import START_US
 from tests.store.filling import SOURCES, add_conversation, add_source

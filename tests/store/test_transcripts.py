@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omi_edge.domain import Outcome, Turn, Utterance, Word
 from omi_edge.errors import NotFound
 from omi_edge.store import people, transcripts
-from omi_edge.store.database import Connection
+from omi_edge.store.connection import Connection
 from tests.helpers import START_US
 from tests.store.filling import CONVERSATIONS, SECOND, add_conversation, add_source, undone, utterance
 

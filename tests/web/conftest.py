@@ -37,8 +37,10 @@ from omi_edge.errors import BadInput, NotFound, NotReady
 from omi_edge.events import Bus
 from omi_edge.opus import Encoder
 from omi_edge.store import audio, clients, conversations, memories, notices, search, segments, sources, transcripts
-from omi_edge.store.database import Connection, Database
-from omi_edge.store.search import Document, VectorIndex
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
+from omi_edge.store.search import Document
+from omi_edge.store.vectors import VectorIndex
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
