@@ -37,6 +37,10 @@ LANES: tuple[tuple[Stage, ...], ...] = (
 """Stages that run side by side; inside a lane one job at a time."""
 
 
+_SUBJECT = {stage: "segment" if stage is Stage.TRANSCRIBE else "conversation" for stage in Stage}
+"""What the subject of a stage is, as the log names it."""
+
+
 class Result(msgspec.Struct, frozen=True):
     """What a stage made of a job."""
 
@@ -46,6 +50,8 @@ class Result(msgspec.Struct, frozen=True):
     """Told, on the loop, what ``commit`` returned, once it is durable."""
     follow: tuple[tuple[Stage, str], ...] = ()
     engine: str = ""
+    told: Callable[[Any], dict[str, str]] = lambda _: {}
+    """Ids that the log names beside the job's own, from what ``commit`` returned."""
 
 
 class StageWork(msgspec.Struct, frozen=True):
@@ -115,16 +121,18 @@ class JobRunner:
 
     async def _do(self, job: Job) -> None:
         job = await self._db.write(lambda conn: jobs.start(conn, job.id, self._clock.utc_us()))
-        fields = {"stage": job.stage.value, "subject": job.subject_id, "attempt": job.attempts}
+        fields = {"stage": job.stage.value, _SUBJECT[job.stage]: job.subject_id, "attempt": job.attempts}
         log.info("job started", extra=fields)
         self.working[job.stage.value] = job.subject_id
         began_us = self._clock.work_us()
         try:
             result = await self._stages[job.stage].run(job.subject_id)
-            await self._settle(job, result, JobState.DONE, None)
+            outcome = await self._settle(job, result, JobState.DONE, None)
             log.info(
                 "job ended",
-                extra=fields | {"engine": result.engine, "outcome": "done", "ms": self._elapsed_ms(began_us)},
+                extra=fields
+                | {"engine": result.engine, "outcome": "done", "ms": self._elapsed_ms(began_us)}
+                | result.told(outcome),
             )
         except DiskFull:
             raise
@@ -155,7 +163,7 @@ class JobRunner:
         if self.on_failed is not None:
             await self.on_failed(job)
 
-    async def _settle(self, job: Job, result: Result, state: JobState, cause: str | None) -> None:
+    async def _settle(self, job: Job, result: Result, state: JobState, cause: str | None) -> Any:
         def commit(conn: Connection) -> Any:
             now_us = self._clock.utc_us()
             outcome = result.commit(conn)
@@ -171,6 +179,7 @@ class JobRunner:
         )  # fmt: skip
         result.after(outcome)
         self.poke()
+        return outcome
 
     def _elapsed_ms(self, began_us: int) -> int:
         return (self._clock.work_us() - began_us) // 1000

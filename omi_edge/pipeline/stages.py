@@ -143,7 +143,10 @@ class Stages:
             self._tell(conversation)
             self.on_conversation(conversation.id)
 
-        return Result(commit, after, engine=recognition.engine)
+        def told(stored: tuple[ConversationRow, Utterance] | None) -> dict[str, str]:
+            return {} if stored is None else {"conversation": stored[0].id}
+
+        return Result(commit, after, engine=recognition.engine, told=told)
 
     def _place(self, conn: Connection, segment: SpeechSegment, *, creates: bool) -> ConversationRow | None:
         settings = self._config.conversation

@@ -146,7 +146,7 @@ async def test_each_job_logs_its_start_and_its_end(script: Script, caplog: pytes
         ("job started", "INFO"), ("job ended", "WARNING"), ("job started", "INFO"), ("job ended", "INFO"),
     ]  # fmt: skip
     last = vars(caplog.records[-1])
-    assert (last["stage"], last["subject"], last["attempt"], last["engine"], last["outcome"]) == (
+    assert (last["stage"], last["conversation"], last["attempt"], last["engine"], last["outcome"]) == (
         "extract", SUBJECT, 2, "scripted", "done",
     )  # fmt: skip
     assert last["ms"] >= 0

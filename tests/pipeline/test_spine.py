@@ -168,6 +168,18 @@ async def test_a_long_silence_parts_conversations_and_a_short_one_does_not(works
     assert (first.closed_by, first.title) == ("silence", "2 said")
 
 
+async def test_the_log_names_segment_and_conversation(workshop: Workshop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    segment_id = await workshop.said(0, 3)
+    await workshop.clock.advance(20)
+    (row,) = await workshop.conversations()
+    ended = [vars(record) for record in caplog.records if record.getMessage() == "job ended"]
+    assert [one["stage"] for one in ended] == ["transcribe", "diarize", "assemble", "extract", "embed"]
+    assert ended[0]["segment"] == segment_id
+    assert {one["conversation"] for one in ended} == {row.id}
+    assert "word word" not in caplog.text
+
+
 async def test_a_cough_makes_no_conversation(workshop: Workshop) -> None:
     workshop.engines.hears = lambda _: ""
     segment_id = await workshop.said(0, 1, speech=0.2)
