@@ -50,7 +50,7 @@ class Result(msgspec.Struct, frozen=True):
     """Told, on the loop, what ``commit`` returned, once it is durable."""
     follow: tuple[tuple[Stage, str], ...] = ()
     engine: str = ""
-    told: Callable[[Any], dict[str, str]] = lambda _: {}
+    told: Callable[[Any], dict[str, Any]] = lambda _: {}
     """Ids that the log names beside the job's own, from what ``commit`` returned."""
 
 
