@@ -20,6 +20,7 @@ import pytest
 from omi_edge.clock import SystemClock
 from omi_edge.store import keys
 from omi_edge.store.database import Database
+from omi_edge.virtual.script import recording_path
 from omi_edge.web import wire
 from tests.cli.conftest import Done, Place, contents, free_port
 
@@ -454,12 +455,13 @@ def test_what_is_not_there_is_named_and_nothing_is_done(flow: Flow) -> None:
 
 
 def test_an_interrupted_import_keeps_what_was_taken(place: Place, vault: Path) -> None:
-    with place.start("--data", "V", "--passphrase-file", "F", "import", "talk.wav") as process:
+    long = str(recording_path())  # two minutes: it cannot be done before the signal comes
+    with place.start("--data", "V", "--passphrase-file", "F", "import", long) as process:
         assert process.stderr is not None
         assert "began" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (130, "")
-    assert err.startswith("talk.wav: stopped; what was taken in of it is kept")
+    assert err.startswith(f"{long}: stopped; what was taken in of it is kept")
     after = place("--data", "V", "--passphrase-file", "F", "status", "--json").json
     assert after["failed_jobs"] == []
