@@ -1,7 +1,7 @@
 # Shared by the scripts beside it: finds a Python, fills .venv from the lock files, names the cure when it cannot.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-SYSTEM_TOOLS="git:git flite:flite"  # program:Debian package, what `scripts/test --full` runs beside Python
+SYSTEM_TOOLS="git:git flite:flite dbus-daemon:dbus"  # program:Debian package, what `scripts/test --full` runs beside Python
 
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 

@@ -28,6 +28,7 @@ LEVELS = {
     "engine": 1,
     "worker": 1,
     "opus": 1,
+    "gatt": 1,
     "ogg": 1,
     "capture": 2,
     "listen": 2,

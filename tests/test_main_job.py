@@ -69,10 +69,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(place / "tmp"))
         patch.setattr(tempfile, "tempdir", None)
-        patch.setattr(root, "level", logging.DEBUG)
+        level = root.level
+        root.setLevel(logging.DEBUG)
         root.addHandler(handler)
         found = asyncio.run(_run(place))
         root.removeHandler(handler)
+        root.setLevel(level)
         handler.close()
     found.written.update(_files(place, "after"))
     yield found

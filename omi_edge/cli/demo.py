@@ -7,9 +7,10 @@ import contextlib
 import math
 import secrets
 import signal
+import sys
 import tempfile
 import zlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,21 +25,28 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from omi_edge.capture.ble import BleLink
+from omi_edge.capture.link import Link
 from omi_edge.capture.replay import Recording
 from omi_edge.cli.present import plain, print_json
 from omi_edge.cli.settings import Number, Settings, pass_settings, verb
-from omi_edge.clock import DrivenClock, SystemClock
+from omi_edge.clock import Clock, DrivenClock, SystemClock
 from omi_edge.config import Config, ConversationConfig, LogConfig, WebConfig, load, zone
 from omi_edge.daemon import Daemon
 from omi_edge.errors import OmiEdgeError
 from omi_edge.observe import set_up
 from omi_edge.paths import socket_path
 from omi_edge.store.database import Database
+from omi_edge.virtual import bus
+from omi_edge.virtual.escort import Escorted
 from omi_edge.virtual.loopback import LoopbackLink
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import load_script, recording_path
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
+
+if sys.platform == "linux":  # dbus-fast comes with bleak there and only there
+    from omi_edge.virtual.bluez import BluezAdapter
 
 SILENCE_SECONDS = 8.0
 """Silence that ends a conversation in the demo: the shipped recording pauses longer than this once."""
@@ -122,14 +130,15 @@ async def _demo(
         passphrase = secrets.token_urlsafe(16)
         await asyncio.to_thread(Database.create, folder, passphrase, clock)
         pendant = Pendant(clock)
-        link = LoopbackLink(pendant)
         async with (
+            _in_range(pendant, clock) as link,
             Daemon(config, folder, passphrase, clock, serve_tcp=keep, links=[link]) as daemon,
             ApiClient(socket=socket_path(folder)) as client,
         ):
             console.rule("[bold]omi-edge demo")
             device = pendant.profile.device
-            console.print(f"pendant    a virtual {device.model} {device.firmware} over the {link.transport}")
+            console.print(f"pendant    a virtual {device.model} {device.firmware}")
+            console.print(f"link       {link.transport}")
             console.print(f"recording  {escape(plain(recording.info.name))}")
             console.print(f"vault      {folder} (thrown away afterwards)\n")
             seconds = await _play(console, clock, pendant, recording, client, duration, speed)
@@ -143,6 +152,16 @@ async def _demo(
             if keep:
                 await _stay(console, client, clock, daemon)
             return Shown(seconds, found, hits, rows)
+
+
+@contextlib.asynccontextmanager
+async def _in_range(pendant: Pendant, clock: Clock) -> AsyncIterator[Link]:
+    """Have a link to ``pendant``: real bleak over a D-Bus of our own where there can be one, else in process."""
+    if sys.platform == "linux" and bus.available():
+        async with bus.PrivateBus(clock), BluezAdapter(pendant):
+            yield Escorted(BleLink(clock), pendant, clock)
+    else:
+        yield LoopbackLink(pendant)
 
 
 async def _play(

@@ -92,6 +92,8 @@ class Pendant:
         """Frames thrown away because nobody could receive them."""
         self.heard_seconds = 0.0
         """Audio that the microphone has heard since the pendant was made."""
+        self.on_sent: Callable[[], None] = lambda: None
+        """Told right before each notification leaves."""
         self._clock = clock
         self._faults = faults or Faults()
         self._cuts = list(self._faults.cut_after)
@@ -127,6 +129,10 @@ class Pendant:
     def subscribe(self, on_value: Callable[[bytes], None]) -> None:
         """Send audio notifications to ``on_value`` from now on."""
         self._on_value = on_value
+
+    def unsubscribe(self) -> None:
+        """Send no more audio; what the microphone hears is thrown away."""
+        self._on_value = None
 
     def disconnect(self, reason: str = "closed by the central") -> None:
         """End the connection; harmless when there is none."""
@@ -185,6 +191,7 @@ class Pendant:
     def _send(self, value: bytes) -> None:
         if self._on_value is not None:  # the receiver of one notification may have ended the connection
             self.sent += 1
+            self.on_sent()
             self._on_value(value)
 
     def _happens(self, probability: float) -> bool:
