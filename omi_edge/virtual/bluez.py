@@ -19,6 +19,7 @@ from dbus_fast.annotations import DBusBool, DBusBytes, DBusDict, DBusInt16, DBus
 from dbus_fast.service import ServiceInterface, dbus_method, dbus_property
 
 from omi_edge import gatt
+from omi_edge.clock import SystemClock
 from omi_edge.virtual.bus import ADDRESS_VARIABLE
 from omi_edge.virtual.pendant import Pendant
 
@@ -32,6 +33,8 @@ RESOLVE_SECONDS = 0.05
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
 """dbus-fast ends its own connection when the socket's send buffer is full: room for minutes of notifications."""
 RSSI = -60
+_REAL = SystemClock()
+"""What bleak waits for on its side of the bus happens in real time, whatever the simulation's clock does."""
 
 
 class BluezAdapter:
@@ -111,7 +114,7 @@ class _Adapter(ServiceInterface):
                 if self._device is None:
                     self._device = _Device(self._bus, self._pendant)
                 self._device.seen()
-            await asyncio.sleep(ADVERTISING_SECONDS)  # bleak's side of the bus lives in real time
+            await _REAL.sleep(ADVERTISING_SECONDS)
 
 
 class _Device(ServiceInterface):
