@@ -33,7 +33,7 @@ from omi_edge.cli.settings import Number, Settings, pass_settings, verb
 from omi_edge.clock import Clock, DrivenClock, SystemClock
 from omi_edge.config import Config, ConversationConfig, LogConfig, WebConfig, load, zone
 from omi_edge.daemon import Daemon
-from omi_edge.errors import OmiEdgeError
+from omi_edge.errors import LinkUnavailable, OmiEdgeError
 from omi_edge.observe import set_up
 from omi_edge.paths import socket_path
 from omi_edge.store.database import Database
@@ -157,11 +157,14 @@ async def _demo(
 @contextlib.asynccontextmanager
 async def _in_range(pendant: Pendant, clock: Clock) -> AsyncIterator[Link]:
     """Have a link to ``pendant``: real bleak over a D-Bus of our own where there can be one, else in process."""
-    if sys.platform == "linux" and bus.available():
-        async with bus.PrivateBus(clock), BluezAdapter(pendant):
-            yield Escorted(BleLink(clock), pendant, clock)
-    else:
-        yield LoopbackLink(pendant)
+    async with contextlib.AsyncExitStack() as stack:
+        link: Link = LoopbackLink(pendant)
+        if sys.platform == "linux" and bus.available():
+            with contextlib.suppress(LinkUnavailable):  # a daemon that may not run here: the other link shows as much
+                await stack.enter_async_context(bus.PrivateBus(clock))
+                await stack.enter_async_context(BluezAdapter(pendant))
+                link = Escorted(BleLink(clock), pendant, clock)
+        yield link
 
 
 async def _play(
