@@ -65,7 +65,6 @@ _TABLE: dict[str, tuple[str, str]] = {
     "other": ("💬", ""),
 }  # fmt: skip
 
-CATEGORIES = tuple(_TABLE)
 EMOJI = {category: emoji for category, (emoji, _) in _TABLE.items()}
 TOPIC_WORDS = frozenset(word for _, words in _TABLE.values() for word in words.split())
 """All words that speak for some category: nouns worth a place in a title."""

@@ -58,7 +58,6 @@ class LiveAudio(msgspec.Struct, frozen=True):
     pcm: bytes
     first: bool = False
     last: bool = False
-    abandoned: bool = False
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -125,7 +125,6 @@ class _Device(ServiceInterface):
         self._pendant = pendant
         self._is_connected = False
         self._resolved = False
-        self._trusted = False
         self._exported: list[tuple[str, ServiceInterface]] = []
         self._life: asyncio.Task[None] | None = None
         bus.export(self.path, self)
@@ -170,13 +169,9 @@ class _Device(ServiceInterface):
     def services_resolved(self) -> DBusBool:
         return self._resolved
 
-    @dbus_property(PropertyAccess.READWRITE, "Trusted")
+    @dbus_property(READ, "Trusted")
     def trusted(self) -> DBusBool:
-        return self._trusted
-
-    @trusted.setter
-    def set_trusted(self, value: DBusBool) -> None:
-        self._trusted = value
+        return False
 
     @dbus_method("Connect")
     def connect(self) -> None:
