@@ -23,6 +23,10 @@ CONNECT_SECONDS = 20.0
 CALL_SECONDS = 5.0
 MACHINE_ERRORS = ("BleakBluetoothNotAvailableError", "FileNotFoundError", "ConnectionRefusedError", "PermissionError")
 """What says that this machine cannot use Bluetooth now: no adapter, switched off, no bus, no right to."""
+DBUS_ERRORS = tuple(
+    f"org.freedesktop.DBus.Error.{name}" for name in ("ServiceUnknown", "NameHasNoOwner", "AccessDenied")
+)
+"""The same, as the bus says it: no bluetoothd, or no right to speak to it."""
 
 
 class BleLink:
@@ -130,7 +134,7 @@ class BleLink:
             raise
         except Exception as error:
             kinds = {kind.__name__ for kind in type(error).__mro__}
-            if kinds & set(MACHINE_ERRORS):
+            if kinds & set(MACHINE_ERRORS) or getattr(error, "dbus_error", "") in DBUS_ERRORS:
                 raise LinkUnavailable(
                     f"{what} failed: Bluetooth cannot be used on this machine now ({type(error).__name__}). Is it "
                     "switched on, and is bluetoothd running?"

@@ -95,6 +95,10 @@ class Intake:
     def notify(self, notification: Notification) -> None:
         """Take one notification; never waits."""
         if len(self._waiting) >= WAITING_LIMIT:
+            if not self.overflowed:  # the gap in the ids counts what is missing, once there is room again
+                log.error(
+                    "audio is thrown away: nothing could be stored for too long", extra={"source": self.source_id}
+                )
             self.overflowed += 1
             return
         self._waiting.append((notification, self._clock.utc_us() - self._clock.boot_us()))

@@ -45,4 +45,4 @@ def test_a_due_day_stays_a_day() -> None:
 @given(st.text())
 def test_nothing_else_comes_out(text: str) -> None:
     with contextlib.suppress(BadInput):
-        parse(text, BERLIN)
+        assert parse(text, BERLIN).tzinfo is not None

@@ -40,6 +40,8 @@ def test_acquiring_or_releasing_twice_is_harmless(tmp_path: Path) -> None:
     lock.release()
     again = FolderLock(tmp_path)  # nothing was left behind that still holds it
     again.acquire()
+    with pytest.raises(AlreadyRunning):
+        lock.acquire()
     again.release()
 
 

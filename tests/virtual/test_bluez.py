@@ -99,10 +99,21 @@ async def test_a_connected_pendant_cannot_be_found_by_another(
     monkeypatch.setattr("omi_edge.capture.ble.SCAN_SECONDS", 0.5)
     await link.connect()
     with pytest.raises(LinkLost, match="in sight"):
+        await BleLink(clock).connect()
+
+
+async def test_only_the_pendant_that_was_named_is_taken(
+    pendant: Pendant, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omi_edge.capture.ble.SCAN_SECONDS", 0.5)
+    with pytest.raises(LinkLost, match="in sight"):
         await BleLink(clock, "C0:FF:EE:00:00:00").connect()
+    right = BleLink(clock, pendant.profile.device.address.lower())
+    assert (await right.connect()).address == pendant.profile.device.address
+    await right.close()
 
 
 async def test_a_machine_without_bluetooth_is_told(clock: DrivenClock, monkeypatch: pytest.MonkeyPatch) -> None:
     async with bus.PrivateBus(clock):
-        with pytest.raises((LinkUnavailable, LinkLost)):
+        with pytest.raises(LinkUnavailable, match="bluetoothd"):
             await BleLink(clock).connect()
