@@ -45,6 +45,8 @@ class Frame(msgspec.Struct, frozen=True):
     data: bytes
     boot_us: int
     lost: int = 0
+    jump: int | None = None
+    """On the first frame of a connection: how far its id is ahead of the one that was due, modulo 65 536."""
 
 
 class ChunkKind(StrEnum):
@@ -113,13 +115,32 @@ class SpeechSegment(msgspec.Struct, frozen=True):
         return self.speech_us / max(1, self.end_us - self.start_us)
 
 
+class Cause(StrEnum):
+    """Why a stretch of a source's timeline holds no audio."""
+
+    LOST = "lost"
+    """Packets that the pendant sent, or threw away because its queue was full."""
+    DEVICE_SILENT = "device_silent"
+    """The microphone slept (dossier §5.5)."""
+    MUTED = "muted"
+    OFF_RECORD = "off_record"
+    DISCONNECTED = "disconnected"
+    """The link was down although the pendant was near and on: this machine's Bluetooth, another central, a policy."""
+    OUT_OF_RANGE = "out_of_range"
+    PENDANT_OFF = "pendant_off"
+    """Switched off, empty, or it restarted."""
+    DAEMON_DOWN = "daemon_down"
+    UNKNOWN = "unknown"
+
+
 class Gap(msgspec.Struct, frozen=True):
-    """A stretch of a source's timeline without audio, and the cause as far as the client could see it."""
+    """A stretch of a source's timeline without audio, with every cause that fits what the client could see."""
 
     source_id: str
     start_us: int
     end_us: int
-    cause: str
+    causes: tuple[Cause, ...]
+    """One when it is certain; ``unknown`` alone when nothing speaks for any."""
     frames: int = 0
     """Frames known to be lost, counted by notification ids; 0 when ids cannot tell."""
 
@@ -293,3 +314,90 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     firmware: str = ""
     hardware: str = ""
     manufacturer: str = ""
+
+
+class Security(StrEnum):
+    """What is known of a link's encryption."""
+
+    BONDED = "bonded"
+    """The host stack encrypts this link with a stored key as soon as it is up."""
+    OPEN = "open"
+    UNKNOWN = "unknown"
+    """The host stack does not tell (macOS)."""
+
+
+class Ending(StrEnum):
+    """How a connection ended, as far as the host stack tells."""
+
+    TIMEOUT = "timeout"
+    """Nothing was heard for the supervision timeout: out of range, or the pendant lost its power."""
+    REMOTE = "remote"
+    """The pendant ended it."""
+    LOCAL = "local"
+    """This side ended it."""
+    AUTHENTICATION = "authentication"
+    """Encryption failed: the keys of the two sides differ."""
+    RADIO = "radio"
+    """Bluetooth went away on this machine: switched off, unplugged, or its service restarted."""
+    STALE = "stale"
+    """The stack still called it connected, but nothing answered."""
+    UNKNOWN = "unknown"
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """A pendant that was seen advertising."""
+
+    address: str
+    """Bluetooth address; on macOS the identifier that CoreBluetooth gives."""
+    name: str
+    rssi: int | None
+    """dBm."""
+    boot_us: int
+    """When."""
+
+
+class LinkState(StrEnum):
+    """How a remembered pendant stands."""
+
+    CONNECTED = "connected"
+    SEARCHING = "searching"
+    """Not in sight, or between two attempts."""
+    UNAVAILABLE = "unavailable"
+    """Bluetooth cannot be used on this machine now."""
+    REFUSED = "refused"
+    """It answers, but nothing is captured: policy, wrong services, an unknown codec."""
+    OFF = "off"
+    """Not listened to: no daemon, or ``device.bluetooth`` is off."""
+
+
+class DeviceState(msgspec.Struct, frozen=True):
+    """What is known of a pendant's connection at the moment; None where nothing is."""
+
+    state: LinkState
+    since_us: int
+    cause: str = ""
+    """Slug of the error in the way."""
+    message: str = ""
+    """Its cause and cure in words."""
+    security: Security | None = None
+    codec: int | None = None
+    rssi: int | None = None
+    battery: int | None = None
+    """Percent."""
+    charging: bool | None = None
+    hours_left: float | None = None
+    """Estimate from the battery's history."""
+    features: tuple[str, ...] = ()
+    led: int | None = None
+    """LED dim ratio in percent."""
+    mic_gain: int | None = None
+    """Level 0 to 8 (dossier §4.1)."""
+    storage: str = ""
+    """Protocol of its stored audio: none, single-file, multi-file, ring."""
+
+
+class Withholding(StrEnum):
+    """Why the owner wants nothing to be recorded."""
+
+    MUTED = "muted"
+    OFF_RECORD = "off_record"

@@ -23,7 +23,17 @@ OmiEdgeError
 │  └─ EnginePermanent       trying again cannot help
 ├─ LinkError                the pendant
 │  ├─ LinkLost
-│  └─ LinkUnavailable       no adapter, no permission, Bluetooth off
+│  ├─ PendantAbsent         nobody advertises under this address
+│  ├─ BondLost              the pendant forgot the pairing
+│  ├─ PairingFailed
+│  ├─ NotEncrypted          the pendant, or the owner's policy, wants an encrypted link
+│  ├─ AttRefused            the pendant refused a read or a write
+│  ├─ BadPeripheral         it does not speak as a pendant does
+│  └─ LinkUnavailable       Bluetooth cannot be used on this machine
+│     ├─ BluetoothOff
+│     ├─ NoAdapter
+│     ├─ NoBluetoothService
+│     └─ NoBluetoothPermission
 └─ DaemonError              the daemon itself
    ├─ AlreadyRunning
    ├─ NotReady              starting, locked or stopping
@@ -183,10 +193,75 @@ class LinkLost(LinkError):
     slug = "link-lost"
 
 
+class PendantAbsent(LinkError):
+    """No pendant advertises, or not the one that was meant."""
+
+    slug = "pendant-absent"
+
+
+class BondLost(LinkError):
+    """This side has keys that the pendant no longer knows."""
+
+    slug = "bond-lost"
+
+
+class PairingFailed(LinkError):
+    """Pairing was refused, timed out or cannot be done by a program here."""
+
+    slug = "pairing-failed"
+
+
+class NotEncrypted(LinkError):
+    """The pendant, or the owner's policy, wants an encrypted link and this one is open."""
+
+    slug = "not-encrypted"
+
+
+class AttRefused(LinkError):
+    """The pendant answered a read or a write with an ATT error."""
+
+    slug = "att-refused"
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+        """ATT error code (Bluetooth Core specification, Vol 3, Part F, §3.4.1.1)."""
+
+
+class BadPeripheral(LinkError):
+    """What answers does not speak as a pendant does: wrong services, absurd values."""
+
+    slug = "bad-peripheral"
+
+
 class LinkUnavailable(LinkError):
-    """No adapter, no permission, or Bluetooth is off."""
+    """Bluetooth cannot be used on this machine now."""
 
     slug = "link-unavailable"
+
+
+class BluetoothOff(LinkUnavailable):
+    """The adapter is there but switched off."""
+
+    slug = "bluetooth-off"
+
+
+class NoAdapter(LinkUnavailable):
+    """There is no Bluetooth adapter, or not the configured one."""
+
+    slug = "no-adapter"
+
+
+class NoBluetoothService(LinkUnavailable):
+    """bluetoothd does not run."""
+
+    slug = "no-bluetooth-service"
+
+
+class NoBluetoothPermission(LinkUnavailable):
+    """The system does not let this program use Bluetooth."""
+
+    slug = "no-bluetooth-permission"
 
 
 class DaemonError(OmiEdgeError):
