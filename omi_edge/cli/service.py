@@ -7,7 +7,9 @@ from typing import Any
 import click
 import msgspec
 
-from omi_edge.cli.present import moment, print_json, print_table, size
+from omi_edge.cli import pendants
+from omi_edge.cli.present import moment, plain, print_json, print_table, size
+from omi_edge.cli.recording import recording_line
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb, verb_group
 from omi_edge.web import wire
@@ -35,9 +37,14 @@ async def _status(settings: Settings) -> None:
     print(f"vault     {found.vault}")
     print(f"API       {found.web or 'off'}")
     print(f"network   {found.network}")
+    print(f"recording {recording_line(found.recording, settings)}")
     print("audio     " + ", ".join(_amount(name, value) for name, value in found.audio.items()))
     for work in found.progress:
         print(f"working   {', '.join(f'{name} {value}' for name, value in work.items())}")
+    _section("Devices", pendants.LIST_HEADERS, [pendants.list_row(item, zone) for item in found.devices])
+    for item in found.devices:
+        if item.message:
+            print(plain(f"{item.name}: {item.message}"))
     _section("Sources", ["id", "kind", "name", "heard until"], [_source(row, settings) for row in found.sources])
     stages = [
         [stage, ", ".join(f"{n} {state}" for state, n in counts.items() if n)] for stage, counts in found.jobs.items()

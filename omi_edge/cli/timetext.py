@@ -1,4 +1,4 @@
-"""Times that a person types, in the wearer's zone unless they name another."""
+"""Times and durations that a person types; times are in the wearer's zone unless they name another."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from zoneinfo import ZoneInfo
 from omi_edge.errors import BadInput
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,7}}){unit})?" for unit in _UNITS), re.ASCII)
+LONGEST_SECONDS = 30 * 86_400
 
 
 def parse(text: str, zone: ZoneInfo) -> datetime:
@@ -37,3 +40,14 @@ def due_text(text: str, zone: ZoneInfo) -> str:
 def rfc3339(at: datetime) -> str:
     """Return RFC 3339 in UTC with milliseconds."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(text: str) -> float:
+    """Return seconds from ``90s``, ``30m``, ``2h`` or ``1h30m``. Raises BadInput; also for more than 30 days."""
+    found = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    seconds = sum(int(count) * _UNITS[unit] for unit, count in found.groupdict().items() if count) if found else 0
+    if not seconds:
+        raise BadInput(f"{text!r} is not a duration; write it like 90s, 30m, 2h or 1h30m.")
+    if seconds > LONGEST_SECONDS:
+        raise BadInput(f"{text!r} is longer than 30 days.")
+    return float(seconds)

@@ -19,6 +19,18 @@ _TABLES: dict[str, str] = {
     "clients": "SELECT id, name, role, created_us, last_seen_us, revoked_us FROM clients ORDER BY created_us, id",
     "sources": "SELECT id, kind, name, device_id, client_id, codec, created_us, first_us, heard_until_us, ended_us,"
     " time_known, lost_frames, audio_bytes, silence_bytes, dropped_bytes, dropped_us FROM sources ORDER BY n",
+    "devices": "SELECT address, name, own_name, model, firmware, hardware, manufacturer, codec, features, security,"
+    " remembered_us, seen_us, rssi, battery, charging, clock_offset_us, clock_us, connects, next_id FROM devices"
+    " ORDER BY n",
+    "device_battery": "SELECT d.address, b.at_us, b.percent, b.charging FROM device_battery b"
+    " JOIN devices d ON d.n = b.device_n ORDER BY b.device_n, b.at_us",
+    "device_connections": "SELECT d.address, c.began_us, c.ended_us, c.security, c.ending FROM device_connections c"
+    " JOIN devices d ON d.n = c.device_n ORDER BY c.n",
+    "gaps": "SELECT o.id AS source_id, g.start_us, g.end_us, g.causes, g.frames FROM gaps g"
+    " JOIN sources o ON o.n = g.source_n ORDER BY g.n",
+    "withheld": "SELECT id, kind, start_us, end_us, until_us, actor FROM withheld ORDER BY n",
+    "bookmarks": "SELECT b.id, o.id AS source_id, b.at_us, b.actor FROM bookmarks b"
+    " JOIN sources o ON o.n = b.source_n ORDER BY b.n",
     "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",
     "conversations": "SELECT c.id, o.id AS source_id, c.state, c.started_us, c.ended_us, c.created_us, c.finished_us,"
     " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id FROM conversations c"
@@ -55,7 +67,7 @@ _AUDIO = (
     "SELECT a.id, o.id AS source_id, a.start_us, a.duration_us, a.codec, a.kind, a.lost{data} FROM audio_chunks a"
     " JOIN sources o ON o.n = a.source_n ORDER BY a.id"
 )
-_FLAGS = frozenset({"is_user", "time_known", "due_has_time", "due_certain"})
+_FLAGS = frozenset({"is_user", "time_known", "due_has_time", "due_certain", "charging"})
 
 
 def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
@@ -92,7 +104,9 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("ids", "subjects"):
         if name in row:
             row[name] = msgspec.json.decode(row[name])
-    return {name: bool(value) if name in _FLAGS else value for name, value in row.items()}
+    if "causes" in row:
+        row["causes"] = row["causes"].split(",")
+    return {name: bool(value) if name in _FLAGS and value is not None else value for name, value in row.items()}
 
 
 def _chunk(row: dict[str, Any]) -> dict[str, Any]:

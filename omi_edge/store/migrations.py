@@ -177,7 +177,49 @@ CREATE TRIGGER audit_stays AFTER UPDATE ON audit BEGIN SELECT RAISE (ABORT, 'the
 CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit BEGIN SELECT RAISE (ABORT, 'the audit only grows'); END;
 """
 
-MIGRATIONS: Sequence[Migration] = ((1, FIRST),)
+SECOND = """
+CREATE TABLE devices (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT NOT NULL COLLATE NOCASE UNIQUE,
+    name TEXT NOT NULL COLLATE NOCASE UNIQUE, own_name TEXT NOT NULL, model TEXT NOT NULL DEFAULT '',
+    firmware TEXT NOT NULL DEFAULT '', hardware TEXT NOT NULL DEFAULT '', manufacturer TEXT NOT NULL DEFAULT '',
+    codec INTEGER, features INTEGER, security TEXT, remembered_us INTEGER NOT NULL, seen_us INTEGER, rssi INTEGER,
+    battery INTEGER, charging INTEGER, clock_offset_us INTEGER, clock_us INTEGER,
+    connects INTEGER NOT NULL DEFAULT 0, next_id INTEGER
+);
+CREATE TABLE device_battery (
+    device_n INTEGER NOT NULL REFERENCES devices ON DELETE CASCADE, at_us INTEGER NOT NULL, percent INTEGER NOT NULL,
+    charging INTEGER, PRIMARY KEY (device_n, at_us)
+) WITHOUT ROWID;
+CREATE TABLE device_connections (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, device_n INTEGER NOT NULL REFERENCES devices ON DELETE CASCADE,
+    began_us INTEGER NOT NULL, ended_us INTEGER, security TEXT, ending TEXT
+);
+CREATE INDEX device_connections_device ON device_connections (device_n, n);
+CREATE INDEX device_connections_open ON device_connections (device_n) WHERE ended_us IS NULL;
+
+CREATE TABLE gaps (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, source_n INTEGER NOT NULL REFERENCES sources, start_us INTEGER NOT NULL,
+    end_us INTEGER NOT NULL, causes TEXT NOT NULL, frames INTEGER NOT NULL
+);
+CREATE INDEX gaps_time ON gaps (start_us, n);
+CREATE UNIQUE INDEX gaps_source ON gaps (source_n, start_us);
+
+-- at most one is open, and it is the last
+CREATE TABLE withheld (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, start_us INTEGER NOT NULL,
+    end_us INTEGER, until_us INTEGER, actor TEXT NOT NULL
+);
+CREATE INDEX withheld_time ON withheld (start_us, n);
+
+CREATE TABLE bookmarks (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, source_n INTEGER NOT NULL REFERENCES sources,
+    at_us INTEGER NOT NULL, actor TEXT NOT NULL
+);
+CREATE INDEX bookmarks_time ON bookmarks (at_us, n);
+CREATE INDEX bookmarks_source ON bookmarks (source_n, at_us, n);
+"""
+
+MIGRATIONS: Sequence[Migration] = ((1, FIRST), (2, SECOND))
 
 
 def migrate(

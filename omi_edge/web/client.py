@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from omi_edge.errors import BadInput, NotReady, OmiEdgeError, UsageError
+from omi_edge.errors import AttRefused, BadInput, NotReady, OmiEdgeError, UsageError
 from omi_edge.web import wire
 
 T = TypeVar("T")
@@ -139,7 +139,9 @@ def error_of(status: int, body: bytes) -> OmiEdgeError:
     kind = next((kind for kind in _kinds(OmiEdgeError) if kind.slug == slug), None)
     if kind is None:
         kind = UsageError if 400 <= status < 500 else OmiEdgeError
-    return BadInput(problem.detail, problem.field) if kind is BadInput else kind(problem.detail)
+    if kind is BadInput:
+        return BadInput(problem.detail, problem.field)
+    return AttRefused(problem.detail, 0) if kind is AttRefused else kind(problem.detail)  # the code is in the sentence
 
 
 async def _watched(chunks: AsyncIterable[bytes], failed: list[Exception]) -> AsyncIterator[bytes]:

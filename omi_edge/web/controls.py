@@ -11,9 +11,13 @@ import numpy.typing as npt
 
 from omi_edge.clock import Clock
 from omi_edge.config import Config
+from omi_edge.domain import DeviceState, Sighting, Withholding
 from omi_edge.events import Bus
+from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.database import Database
+from omi_edge.store.devices import DeviceRow
 from omi_edge.store.vectors import VectorIndex
+from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import wire
 
 
@@ -71,3 +75,42 @@ class Controls(Protocol):
 
     async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
         """Return the unit vector of a query, None where the embedder cannot be used."""
+
+    def device_state(self, address: str) -> DeviceState:
+        """Say how a remembered pendant stands now; OFF for one that nobody listens to."""
+
+    async def scan_devices(self, seconds: float) -> list[Sighting]:
+        """Look for pendants for so long; strongest signal first. Raises LinkUnavailable."""
+
+    async def pair_device(self, address: str | None, name: str | None) -> DeviceRow:
+        """Bond with a pendant and remember it under the owner's ``name``; None for the only one in sight.
+
+        Raises PendantAbsent when there is none, BadInput that names how many there are when there are several, and
+        others of LinkError's family.
+        """
+
+    async def forget_device(self, address: str) -> None:
+        """End its link, remove the bond and forget it; NotFound. Its source and audio stay."""
+
+    async def rename_device(self, address: str, name: str) -> DeviceRow:
+        """Call a device otherwise; NotFound, or BadInput for a name that cannot be used."""
+
+    async def set_device(
+        self, address: str, *, led: int | None, mic_gain: int | None, own_name: str | None
+    ) -> DeviceState:
+        """Write settings into a connected pendant: percent, level 0 to 8, what it advertises; None leaves one alone.
+
+        Raises NotFound, LinkLost when it is not connected, and BadInput for what this pendant does not offer.
+        """
+
+    async def device_storage(self, address: str) -> wire.DeviceStorage:
+        """Ask a connected pendant what audio it stores; NotFound, LinkLost."""
+
+    async def withhold(self, kind: Withholding, seconds: float | None, by: str) -> WithheldRow:
+        """Record nothing from now on, for so long or until ``resume``."""
+
+    async def resume(self, by: str) -> WithheldRow | None:
+        """Record again; return the stretch that ended, None when nothing was withheld."""
+
+    async def add_bookmark(self, source_id: str | None, by: str) -> BookmarkRow:
+        """Mark this moment of a source, for None of the one that is heard; NotFound, or BadInput when none is."""

@@ -16,7 +16,7 @@ from omi_edge.store import clients
 from omi_edge.web import wire
 from omi_edge.web.middleware import STOPPING
 from omi_edge.web.route import Call, Route, Stream
-from omi_edge.web.times import iso
+from omi_edge.web.times import iso, iso_or_none
 
 MEDIA = "text/event-stream"
 HEARTBEAT_SECONDS = 15.0
@@ -66,7 +66,7 @@ def wire_event(event: Event) -> bytes:
 
 def _timed(data: dict[str, Any]) -> dict[str, Any]:
     """Times as everywhere in the API: ``start_us`` becomes ``start``, RFC 3339."""
-    return {name.removesuffix("_us"): iso(value) if name.endswith("_us") else value for name, value in data.items()}
+    return {name.removesuffix("_us"): iso_or_none(at) if name.endswith("_us") else at for name, at in data.items()}
 
 
 async def _told(

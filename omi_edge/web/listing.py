@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ MAX_PAGE = 200
 Id = Annotated[str, Meta(max_length=200)]
 Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})]
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
+Cursor = Annotated[str, Meta(max_length=500)]
 
 
 class Where(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,4 +48,24 @@ class Paged(Where, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     group_by: Literal["source"] | None = None
     limit: Limit = 50
-    cursor: Annotated[str, Meta(max_length=500)] | None = None
+    cursor: Cursor | None = None
+
+
+class Timeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A page of what lies in a stretch of time, of one source or of all."""
+
+    source: Id | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the keywords of the store's lists. Raises BadInput for a time that is none."""
+        return {
+            "source_id": self.source,
+            "since_us": times.moment_or_none(self.since, "since"),
+            "until_us": times.moment_or_none(self.until, "until"),
+            "limit": self.limit,
+            "cursor": self.cursor,
+        }

@@ -7,13 +7,17 @@ from urllib.parse import urlencode
 
 from omi_edge import domain
 from omi_edge.store import memories, sources, transcripts
+from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
+from omi_edge.store.devices import BatteryRow, ConnectionRow, DeviceRow
 from omi_edge.store.filters import Filters
+from omi_edge.store.gaps import GapTotal
 from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
 from omi_edge.store.search import Hit
 from omi_edge.store.sources import SourceRow
 from omi_edge.store.transcripts import VersionRow
+from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import wire
 from omi_edge.web.route import Answer
 from omi_edge.web.times import iso, iso_or_none, seconds
@@ -207,6 +211,114 @@ def notice(row: domain.Notice) -> wire.NoticeItem:
         count=row.count,
         acknowledged=iso_or_none(row.acknowledged_us),
     )
+
+
+def device_item(row: DeviceRow, state: domain.DeviceState) -> wire.DeviceItem:
+    """Return a pendant: what its link tells now, and what was last known where it tells nothing."""
+    codec = row.codec if state.codec is None else state.codec
+    return wire.DeviceItem(
+        id=row.address,
+        name=row.name,
+        own_name=row.own_name,
+        model=row.model,
+        firmware=row.firmware,
+        hardware=row.hardware,
+        manufacturer=row.manufacturer,
+        state=state.state.value,
+        since=iso_or_none(state.since_us or None),
+        cause=state.cause,
+        message=state.message,
+        link=state.security or row.security or domain.Security.UNKNOWN.value,
+        codec=None if codec is None else _codec(codec),
+        battery=row.battery if state.battery is None else state.battery,
+        charging=row.charging if state.charging is None else state.charging,
+        hours_left=state.hours_left,
+        rssi=row.rssi if state.rssi is None else state.rssi,
+        features=list(state.features),
+        led=state.led,
+        mic_gain=state.mic_gain,
+        storage=state.storage,
+        clock_offset=None if row.clock_offset_us is None else seconds(row.clock_offset_us),
+        clock_measured=iso_or_none(row.clock_us),
+        remembered=iso(row.remembered_us),
+        seen=iso_or_none(row.seen_us),
+        connects=row.connects,
+    )
+
+
+def device(
+    row: DeviceRow,
+    state: domain.DeviceState,
+    heard: Iterable[SourceRow],
+    standing: Iterable[domain.Notice],
+    missing: Iterable[GapTotal],
+) -> wire.Device:
+    """Return a pendant with its sources, the notices about it, and what its sources miss today."""
+    item = device_item(row, state)
+    return wire.Device(
+        **{name: getattr(item, name) for name in item.__struct_fields__},
+        sources=[source_item(found) for found in heard],
+        notices=[notice(found) for found in standing],
+        gaps_today=[
+            wire.GapTotal([cause.value for cause in found.causes], found.count, seconds(found.total_us), found.frames)
+            for found in missing
+        ],
+    )
+
+
+def battery(row: BatteryRow) -> wire.BatteryItem:
+    """Return what a battery said."""
+    return wire.BatteryItem(iso(row.at_us), row.percent, row.charging)
+
+
+def connection(row: ConnectionRow) -> wire.ConnectionItem:
+    """Return one connection to a pendant."""
+    return wire.ConnectionItem(
+        began=iso(row.began_us),
+        ended=iso_or_none(row.ended_us),
+        seconds=None if row.ended_us is None else seconds(row.ended_us - row.began_us),
+        link=row.security or domain.Security.UNKNOWN.value,
+        ending=row.ending,
+    )
+
+
+def recording(row: WithheldRow | None) -> wire.Recording:
+    """Return whether what is heard is recorded, from the stretch that is open."""
+    if row is None:
+        return wire.Recording()
+    return wire.Recording(row.kind.value, iso(row.start_us), iso_or_none(row.until_us), row.by)
+
+
+def withheld(row: WithheldRow) -> wire.WithheldItem:
+    """Return a stretch in which nothing was recorded."""
+    return wire.WithheldItem(
+        row.id, row.kind.value, iso(row.start_us), iso_or_none(row.end_us), iso_or_none(row.until_us), row.by
+    )
+
+
+def gap(row: domain.Gap) -> wire.GapItem:
+    """Return a stretch without audio."""
+    return wire.GapItem(
+        source_id=row.source_id,
+        start=iso(row.start_us),
+        end=iso(row.end_us),
+        seconds=seconds(row.end_us - row.start_us),
+        causes=[cause.value for cause in row.causes],
+        frames=row.frames,
+    )
+
+
+def bookmark(row: BookmarkRow) -> wire.BookmarkItem:
+    """Return a marked moment."""
+    return wire.BookmarkItem(row.id, row.source_id, iso(row.at_us), row.by, row.conversation_id)
+
+
+def _codec(number: int) -> str:
+    """Return a codec's name, or its number where it is none of the dossier's §5.1."""
+    try:
+        return domain.Codec(number).name.lower().replace("_", "-")
+    except ValueError:
+        return f"unknown ({number})"
 
 
 def _span(conversation_id: str, utterance_id: str, start_us: int, end_us: int, offset_s: float) -> wire.Span:

@@ -358,6 +358,219 @@ class Speed(msgspec.Struct, frozen=True):
     real_time_factor: float | None
 
 
+class DeviceItem(msgspec.Struct, frozen=True):
+    """A remembered pendant: what was last known of it, and how its link stands now."""
+
+    id: str
+    """Its address."""
+    name: str
+    """What the owner calls it."""
+    own_name: str
+    """What it advertises."""
+    model: str
+    firmware: str
+    hardware: str
+    manufacturer: str
+    state: str
+    """connected, searching, unavailable, refused or off."""
+    since: str | None
+    cause: str
+    """Slug of what is in the way, empty when nothing is."""
+    message: str
+    """The same in words, with its cure."""
+    link: str
+    """What is known of its encryption: bonded, open or unknown."""
+    codec: str | None
+    battery: int | None
+    """Percent."""
+    charging: bool | None
+    hours_left: float | None
+    """Estimate from the battery's history."""
+    rssi: int | None
+    """dBm."""
+    features: list[str]
+    led: int | None
+    """Brightness in percent."""
+    mic_gain: int | None
+    """Level 0 to 8."""
+    storage: str
+    """Protocol of its stored audio: none, single-file, multi-file, ring; empty while unknown."""
+    clock_offset: float | None
+    """Seconds that its clock was ahead of ours before it was set; null when it was unset."""
+    clock_measured: str | None
+    remembered: str
+    seen: str | None
+    connects: int
+
+
+class GapTotal(msgspec.Struct, frozen=True):
+    """How much is missing for the same causes."""
+
+    causes: list[str]
+    count: int
+    seconds: float
+    frames: int
+
+
+class Device(DeviceItem, frozen=True):
+    """A pendant with what hangs on it."""
+
+    sources: list[SourceItem]
+    notices: list[NoticeItem]
+    gaps_today: list[GapTotal]
+    """What its sources miss since midnight where the wearer lives, the longest first."""
+
+
+class SightingItem(msgspec.Struct, frozen=True):
+    """A pendant that advertises."""
+
+    address: str
+    name: str
+    rssi: int | None
+    """dBm."""
+    remembered_as: str | None
+    """What the owner calls it; null for a stranger."""
+
+
+class ScanNew(msgspec.Struct, forbid_unknown_fields=True):
+    """How long to look for pendants."""
+
+    seconds: Annotated[float, Meta(ge=1, le=60)] = 10.0
+
+
+class DeviceNew(msgspec.Struct, forbid_unknown_fields=True):
+    """A pendant to pair."""
+
+    address: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """The only one in sight when absent."""
+    name: Name | None = None
+    """What to call it; what it advertises when absent."""
+
+
+class DeviceChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What to call a pendant."""
+
+    name: Name
+
+
+class DeviceSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """What to set in a pendant; absent fields stay."""
+
+    led: Annotated[int, Meta(ge=0, le=100)] | None = None
+    """Brightness in percent."""
+    mic_gain: Annotated[int, Meta(ge=0, le=8)] | None = None
+    """Level; 0 is muted."""
+    own_name: Annotated[str, Meta(min_length=1, max_length=20)] | None = None
+    """What it advertises, at most 20 bytes of UTF-8."""
+
+
+class BatteryItem(msgspec.Struct, frozen=True):
+    """What a battery said."""
+
+    at: str
+    percent: int
+    charging: bool | None
+
+
+class ConnectionItem(msgspec.Struct, frozen=True):
+    """One connection to a pendant."""
+
+    began: str
+    ended: str | None
+    """Null while it is up."""
+    seconds: float | None
+    link: str
+    """What was known of its encryption: bonded, open or unknown."""
+    ending: str | None
+    """timeout, remote, local, authentication, radio, stale or unknown; null while it is up."""
+
+
+class DeviceStorage(msgspec.Struct, frozen=True):
+    """What audio a pendant stores; null is what its protocol does not tell."""
+
+    protocol: str
+    """none, single-file, multi-file or ring."""
+    used_bytes: int | None = None
+    free_bytes: int | None = None
+    items: int | None = None
+    """Files or records that wait."""
+    clock_set: bool | None = None
+    """Whether its clock was set when it was asked."""
+    message: str = ""
+    """What its owner should know."""
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """Whether what is heard is recorded."""
+
+    state: str = "recording"
+    """recording, muted or off_record."""
+    since: str | None = None
+    """Null while recording."""
+    until: str | None = None
+    """When recording goes on by itself; null for when it is told to."""
+    by: str | None = None
+
+
+class RecordingPause(msgspec.Struct, forbid_unknown_fields=True):
+    """How long nothing is to be recorded."""
+
+    seconds: Annotated[float, Meta(ge=1, le=2_592_000)] | None = None
+    """At most 30 days; until it is told to go on when absent."""
+
+
+class RecordingOff(msgspec.Struct, forbid_unknown_fields=True):
+    """How long to be off the record."""
+
+    seconds: Annotated[float, Meta(ge=1, le=2_592_000)] | None = None
+    """At most 30 days; ``device.off_record`` of the settings when absent."""
+
+
+class WithheldItem(msgspec.Struct, frozen=True):
+    """A stretch in which nothing was recorded because the owner said so."""
+
+    id: str
+    kind: str
+    """muted or off_record."""
+    start: str
+    end: str | None
+    """Null while it lasts."""
+    until: str | None
+    """When it was to end by itself."""
+    by: str
+
+
+class GapItem(msgspec.Struct, frozen=True):
+    """A stretch of a source without audio."""
+
+    source_id: str
+    start: str
+    end: str
+    seconds: float
+    causes: list[str]
+    """Every cause that fits what could be seen: one when it is certain."""
+    frames: int
+    """Frames known to be lost."""
+
+
+class BookmarkNew(msgspec.Struct, forbid_unknown_fields=True):
+    """Marks this moment."""
+
+    source_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """The source that is heard when absent."""
+
+
+class BookmarkItem(msgspec.Struct, frozen=True):
+    """A marked moment."""
+
+    id: str
+    source_id: str
+    at: str
+    by: str
+    conversation_id: str | None
+    """What was being said."""
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `omi-edge status` shows."""
 
@@ -378,6 +591,8 @@ class Status(msgspec.Struct, frozen=True):
     """What keeps engines off the network."""
     web: str
     """Address of the API, empty when it is not served on the network."""
+    devices: list[DeviceItem]
+    recording: Recording
 
 
 class Problem(msgspec.Struct, frozen=True):

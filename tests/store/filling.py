@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from omi_edge.domain import (
     AudioChunk,
+    Cause,
     ChunkKind,
     Codec,
     ConversationState,
     Evidence,
+    Gap,
     JobState,
     Memory,
     Outcome,
@@ -25,13 +27,17 @@ from omi_edge.domain import (
     Turn,
     Understanding,
     Utterance,
+    Withholding,
     Word,
 )
 from omi_edge.store import (
     audio,
     audit,
+    bookmarks,
     clients,
     conversations,
+    devices,
+    gaps,
     jobs,
     memories,
     notices,
@@ -41,6 +47,7 @@ from omi_edge.store import (
     settings,
     sources,
     transcripts,
+    withheld,
 )
 from omi_edge.store.audit import AuditEntry
 from omi_edge.store.connection import Connection
@@ -50,6 +57,7 @@ from tests.helpers import START_US
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 SOURCES = ("src_pendant", "src_file")
+ADDRESS = "AA:BB"
 CONVERSATIONS = tuple(f"con_{n}" for n in range(4))
 PACKET = bytes(range(100, 180))
 """Stands for an Opus packet; long enough not to occur by chance."""
@@ -80,7 +88,7 @@ def vector(seed: int) -> npt.NDArray[np.float32]:
     return np.asarray(values / np.linalg.norm(values), np.float32)
 
 
-def add_source(conn: Connection, source_id: str = SOURCES[0], *, device_id: str | None = "AA:BB") -> None:
+def add_source(conn: Connection, source_id: str = SOURCES[0], *, device_id: str | None = ADDRESS) -> None:
     """Register a source."""
     sources.add(
         conn, id=source_id, kind="pendant" if device_id else "file", name=source_id, device_id=device_id,
@@ -130,7 +138,29 @@ def understanding(tasks: tuple[Task, ...] = (), facts: tuple[Memory, ...] = (), 
 
 
 def fill(conn: Connection) -> None:
-    """Put two sources, four conversations and all that hangs on them into the vault."""
+    """Put something into every table."""
+    fill_first(conn)
+    fill_second(conn)
+
+
+def fill_second(conn: Connection) -> None:
+    """Put something into the tables of the second step, for the sources of the first."""
+    devices.remember(conn, address=ADDRESS, name="grey", own_name="Omi", now_us=START_US)
+    devices.note(conn, ADDRESS, model="Omi CV 1", codec=Codec.OPUS_20MS, features=0x1EC, rssi=-60, clock_offset_us=5)
+    for n in range(3):
+        at_us = START_US + n * MINUTE
+        devices.add_battery(conn, ADDRESS, at_us=at_us, percent=90 - n, charging=n == 0)
+        connection_id = devices.began(conn, ADDRESS, at_us=at_us, security="bonded")
+        devices.ended(conn, connection_id, at_us=at_us + SECOND, ending="timeout")
+        causes = (Cause.OUT_OF_RANGE, Cause.PENDANT_OFF)
+        gaps.put(conn, Gap(SOURCES[0], at_us + SECOND, at_us + 2 * SECOND, causes, n))
+        bookmarks.add(conn, source_id=SOURCES[0], at_us=at_us, by="gesture")
+        withheld.begin(conn, Withholding.MUTED, now_us=at_us, until_us=at_us + MINUTE, by="uid:1000")
+        withheld.end(conn, at_us=at_us + SECOND)
+
+
+def fill_first(conn: Connection) -> None:
+    """Put two sources, four conversations and all that hangs on them into the vault: the tables of the first step."""
     settings.put(conn, "zone", "Europe/Paris")
     clients.add(conn, "phone", "owner", START_US)
     person = people.add(conn, "Marguerite", now_us=START_US, is_user=True)

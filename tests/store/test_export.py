@@ -53,6 +53,7 @@ def test_it_holds_every_column_but_secrets_and_inner_numbers(full_conn: Connecti
         "conversation_n": "conversation_id",
         "version_n": "version_id",
         "data": "packets",
+        "device_n": "address",
     }
     inner = {"n", "token_hash", "again", "not_before_us"}
     for table, rows in document.items():
@@ -77,6 +78,11 @@ def test_what_was_said_comes_out_with_its_words_and_proof(full_conn: Connection)
     assert document["notices"][0]["subjects"] == ["seg_0"]
     assert document["people"][0]["is_user"] is True
     assert document["conversations"][0]["source_id"] == SOURCES[0]
+    assert document["gaps"][0]["causes"] == ["out_of_range", "pendant_off"]
+    assert [row["charging"] for row in document["device_battery"]] == [True, False, False]
+    assert document["device_connections"][0]["address"] == document["devices"][0]["address"] == "AA:BB"
+    assert {row["source_id"] for row in document["bookmarks"]} == {SOURCES[0]}
+    assert document["withheld"][0]["kind"] == "muted"
 
 
 def test_audio_is_listed_and_comes_along_when_asked_for(full_conn: Connection) -> None:

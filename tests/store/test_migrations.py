@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -178,7 +179,41 @@ def test_statements_are_cut_at_their_ends_and_not_inside_triggers() -> None:
 
 
 def test_every_statement_of_the_schema_is_cut_out() -> None:
-    first = migrations.statements(migrations.FIRST)
-    tables = [s.split()[2] for s in first if s.startswith("CREATE TABLE")]
+    cut = [statement for _, script in migrations.MIGRATIONS for statement in migrations.statements(script)]
+    tables = [s.split()[2] for s in cut if s.startswith("CREATE TABLE")]
     assert sorted(tables) == sorted({*inspect.TABLES, "job_counts"})
-    assert all(s.startswith(("CREATE", "INSERT")) for s in first)
+    assert all(s.startswith(("CREATE", "INSERT")) for s in cut)
+
+
+def test_a_step_that_was_shipped_stays_as_it_was() -> None:
+    """A file of its version is out there; what changes comes as a further step."""
+    digests = {number: hashlib.sha256(script.encode()).hexdigest()[:16] for number, script in migrations.MIGRATIONS}
+    assert digests[1] == "69bc4cfe3177de7c"
+
+
+async def test_a_file_of_version_1_keeps_every_row_and_takes_what_is_new(
+    tmp_path: Path, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = "SELECT * FROM {} ORDER BY 1, 2"
+
+    def rows(conn: Connection, tables: list[str]) -> dict[str, list[tuple[object, ...]]]:
+        return {table: conn.execute(everything.format(table)).fetchall() for table in tables}
+
+    old = [s.split()[2] for s in migrations.statements(migrations.FIRST) if s.startswith("CREATE TABLE")]
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
+        Database.create(tmp_path, PASSPHRASE, clock)
+        db = Database.open(tmp_path, PASSPHRASE, clock)
+        await db.write(filling.fill_first)
+        before = await db.read(lambda conn: rows(conn, old))
+        assert (await db.read(version), all(before.values())) == (1, True)
+        await db.close()
+    db = Database.open(tmp_path, PASSPHRASE, clock)
+    assert await db.read(version) == NEWEST
+    assert await db.read(lambda conn: rows(conn, old)) == before
+    fresh = {table: count for table, count in (await db.read(inspect.counts)).items() if table not in old}
+    assert fresh
+    assert not any(fresh.values())
+    await db.write(filling.fill_second)
+    assert all((await db.read(inspect.counts)).values())
+    await db.close()

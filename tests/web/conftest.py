@@ -22,25 +22,45 @@ from omi_edge.domain import (
     ChunkKind,
     Codec,
     ConversationState,
+    DeviceState,
     Evidence,
+    LinkState,
     Memory,
     Outcome,
     Severity,
+    Sighting,
     SpeechSegment,
     Task,
     TaskOwner,
     Understanding,
     Utterance,
+    Withholding,
     Word,
 )
-from omi_edge.errors import BadInput, NotFound, NotReady
+from omi_edge.errors import BadInput, LinkLost, NotFound, NotReady, PendantAbsent
 from omi_edge.events import Bus
 from omi_edge.opus import Encoder
-from omi_edge.store import audio, clients, conversations, memories, notices, search, segments, sources, transcripts
+from omi_edge.store import (
+    audio,
+    bookmarks,
+    clients,
+    conversations,
+    devices,
+    memories,
+    notices,
+    search,
+    segments,
+    sources,
+    transcripts,
+    withheld,
+)
+from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
+from omi_edge.store.devices import DeviceRow
 from omi_edge.store.search import Document
 from omi_edge.store.vectors import VectorIndex
+from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
@@ -48,6 +68,7 @@ from tests.helpers import PASSPHRASE, START_US
 
 SOURCE, CONVERSATION, SEGMENT, UTTERANCE = "src_1", "con_1", "seg_1", "utt_1"
 SECOND_UTTERANCE = "utt_2"
+ADDRESS = "C0:FF:EE:00:00:01"
 FRAME_US = Codec.OPUS_20MS.frame_us
 HEARD = ((0.0, 6.0, ChunkKind.HEARD), (6.0, 8.0, ChunkKind.SILENCE), (12.0, 20.0, ChunkKind.HEARD))
 """Stored stretches in seconds from the first chunk; nothing is stored between 8 and 12."""
@@ -71,6 +92,10 @@ class FakeControls:
         self.closed: list[str] = []
         self.taken: dict[str, bytearray] = {}
         self.begun: dict[str, tuple[str, int, bool, str | None]] = {}
+        self.states: dict[str, DeviceState] = {}
+        self.in_sight: list[Sighting] = []
+        self.asked: list[tuple[object, ...]] = []
+        """What the API asked of pendants."""
 
     @property
     def db(self) -> Database:
@@ -86,7 +111,7 @@ class FakeControls:
         return wire.Health(self.word, self.readiness().state, [part])
 
     async def status(self) -> wire.Status:
-        return wire.Status("0", "running", "", "", [], {}, [], [], {}, [], [], [], "", "")
+        return wire.Status("0", "running", "", "", [], {}, [], [], {}, [], [], [], "", "", [], wire.Recording())
 
     async def close_conversation(self, conversation_id: str) -> None:
         def close(conn: Connection) -> None:
@@ -115,6 +140,59 @@ class FakeControls:
 
     async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
         return None
+
+    def device_state(self, address: str) -> DeviceState:
+        return self.states.get(address, DeviceState(LinkState.OFF, 0))
+
+    async def scan_devices(self, seconds: float) -> list[Sighting]:
+        self.asked.append(("scan", seconds))
+        return self.in_sight
+
+    async def pair_device(self, address: str | None, name: str | None) -> DeviceRow:
+        self.asked.append(("pair", address, name))
+        found = [seen for seen in self.in_sight if address in (None, seen.address)]
+        if not found:
+            raise PendantAbsent("no pendant is in sight.")
+        if len(found) > 1:
+            raise BadInput(f"{len(found)} pendants are in sight; name one by its address.", "address")
+        now_us, seen = self.clock.utc_us(), found[0]
+        return await self.db.write(
+            lambda conn: devices.remember(
+                conn, address=seen.address, name=name or seen.name, own_name=seen.name, now_us=now_us
+            )
+        )
+
+    async def forget_device(self, address: str) -> None:
+        await self.db.write(lambda conn: devices.forget(conn, address))
+
+    async def rename_device(self, address: str, name: str) -> DeviceRow:
+        return await self.db.write(lambda conn: devices.rename(conn, address, name))
+
+    async def set_device(
+        self, address: str, *, led: int | None, mic_gain: int | None, own_name: str | None
+    ) -> DeviceState:
+        state = self.device_state(address)
+        if state.state is not LinkState.CONNECTED:
+            raise LinkLost("the pendant is not connected.")
+        self.asked.append(("set", address, led, mic_gain, own_name))
+        self.states[address] = state = msgspec.structs.replace(state, led=led, mic_gain=mic_gain)
+        return state
+
+    async def device_storage(self, address: str) -> wire.DeviceStorage:
+        return wire.DeviceStorage("ring", 1000, 2000, 3, True)
+
+    async def withhold(self, kind: Withholding, seconds: float | None, by: str) -> WithheldRow:
+        now_us = self.clock.utc_us()
+        until_us = None if seconds is None else now_us + round(seconds * 1e6)
+        return await self.db.write(lambda conn: withheld.begin(conn, kind, now_us=now_us, until_us=until_us, by=by))
+
+    async def resume(self, by: str) -> WithheldRow | None:
+        now_us = self.clock.utc_us()
+        return await self.db.write(lambda conn: withheld.end(conn, at_us=now_us))
+
+    async def add_bookmark(self, source_id: str | None, by: str) -> BookmarkRow:
+        now_us = self.clock.utc_us()
+        return await self.db.write(lambda conn: bookmarks.add(conn, source_id=source_id or SOURCE, at_us=now_us, by=by))
 
 
 class Site(msgspec.Struct):
@@ -209,8 +287,9 @@ def stored(packets: list[bytes]) -> list[AudioChunk]:
 
 def _fill(conn: Connection, packets: list[bytes]) -> None:
     sources.add(
-        conn, id=SOURCE, kind="pendant", name="Omi", device_id="dev_1", client_id=None, codec=21, created_us=START_US
+        conn, id=SOURCE, kind="pendant", name="Omi", device_id=ADDRESS, client_id=None, codec=21, created_us=START_US
     )
+    devices.remember(conn, address=ADDRESS, name="grey", own_name="Omi", now_us=START_US)
     for chunk in stored(packets):
         audio.put(conn, chunk)
     ended_us = START_US + round(END_S * 1e6)

@@ -18,13 +18,13 @@ from omi_edge.web import wire
 from omi_edge.web.route import Access, Route
 from omi_edge.web.table import ROUTES
 from tests.helpers import START_US
-from tests.web.conftest import CONVERSATION, Site
+from tests.web.conftest import ADDRESS, CONVERSATION, Site
 
 CONTENT = ("Apples", "apples", "dentist", "Omi", "OggS")
 
 
 def _path(route: Route) -> str:
-    return route.path.replace("{id}", CONVERSATION)
+    return route.path.replace("{id}", ADDRESS if route.path.startswith("/v1/devices/") else CONVERSATION)
 
 
 async def _problem(response: aiohttp.ClientResponse) -> wire.Problem:

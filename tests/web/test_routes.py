@@ -12,14 +12,14 @@ from omi_edge.store import notices as store_notices
 from omi_edge.web import wire
 from omi_edge.web.route import Access
 from omi_edge.web.table import ROUTES
-from tests.web.conftest import BEGAN_US, CONVERSATION, SECOND_UTTERANCE, SOURCE, UTTERANCE, Site
+from tests.web.conftest import ADDRESS, BEGAN_US, CONVERSATION, SECOND_UTTERANCE, SOURCE, UTTERANCE, Site
 
 
 async def test_conversations_are_listed_with_source_and_speakers(site: Site) -> None:
     page = await site.unix.request("GET", "/v1/conversations", returns=wire.Page[wire.ConversationItem])
     (item,) = page.items
     assert page.next is None
-    assert (item.id, item.title, item.seconds, item.source.device_id) == (CONVERSATION, "Apples", 18.0, "dev_1")
+    assert (item.id, item.title, item.seconds, item.source.device_id) == (CONVERSATION, "Apples", 18.0, ADDRESS)
     assert item.start == "2026-03-02T09:00:01.000Z"
     assert {(s.label, s.seconds) for s in item.speakers} == {("SPEAKER_00", 4.0), ("SPEAKER_01", 3.5)}
 
@@ -29,7 +29,7 @@ async def test_conversations_are_listed_with_source_and_speakers(site: Site) -> 
     [
         ({"source": SOURCE}, 1),
         ({"source": "src_other"}, 0),
-        ({"device": "dev_1"}, 1),
+        ({"device": ADDRESS}, 1),
         ({"device": "dev_2"}, 0),
         ({"client": "cli_1"}, 0),
         ({"speaker": "SPEAKER_01"}, 1),
@@ -196,7 +196,13 @@ async def test_every_content_route_leaves_one_row(site: Site) -> None:
     site.controls.begun["src_1"] = ("talk", BEGAN_US, True, None)
     task = (await site.unix.request("GET", "/v1/tasks", returns=wire.Page[wire.TaskItem])).items[0].id
     memory = (await site.unix.request("GET", "/v1/memories", returns=wire.Page[wire.MemoryItem])).items[0].id
-    subjects = {"conversations": CONVERSATION, "tasks": task, "memories": memory, "imports": "src_1"}
+    subjects = {
+        "conversations": CONVERSATION,
+        "tasks": task,
+        "memories": memory,
+        "imports": "src_1",
+        "devices": ADDRESS,
+    }
     for route in gets:
         before = await site.rows()
         path = route.path.replace("{id}", subjects.get(route.path.split("/")[2], ""))
