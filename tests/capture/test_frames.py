@@ -103,12 +103,21 @@ class TestImmediate:
         assert len(feed(reassembler, [value(1, 0, b"\xb0ok"), value(2, 0, opus(2))])) == 2
         assert reassembler.counters.unusual == 1
 
-    def test_a_new_connection_may_forget_the_ids(self) -> None:
+    @pytest.mark.parametrize(("number", "jump"), [(2, 0), (7, 5), (0, 0xFFFE), (1, 0xFFFF)])
+    def test_the_step_of_the_ids_at_a_new_connection_is_told_and_is_no_loss(self, number: int, jump: int) -> None:
         reassembler = Reassembler(Codec.OPUS_20MS)
         feed(reassembler, [value(1, 0, opus(1))])
-        reassembler.reset()
-        assert feed(reassembler, [value(500, 0, opus(2))])[0].lost == 0
+        reassembler.reconnected()
+        first, second = feed(reassembler, [value(number, 0, opus(2)), value(number + 1, 0, opus(3))])
+        assert (first.lost, first.jump) == (0, jump)
+        assert (second.lost, second.jump) == (0, None)
         assert reassembler.counters.lost == 0
+
+    def test_the_first_connection_of_all_has_no_step(self) -> None:
+        reassembler = Reassembler(Codec.OPUS_20MS)
+        reassembler.reconnected()
+        (frame,) = feed(reassembler, [value(9, 0, opus(1))])
+        assert frame.jump is None
 
 
 class TestDeferred:
