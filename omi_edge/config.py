@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from omi_edge.errors import ConfigError
 from omi_edge.validation import explained
 
 PREFIX = "OMI_EDGE_"
+HAPTIC_PATTERN = "^(bookmark|mute|resume|conversation|off_record|battery_low):[1-3]$"
+"""An event and how strongly the pendant vibrates for it (protocol dossier §4.5)."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +43,24 @@ class AudioConfig(Section, frozen=True):
 
     keep_silence: Annotated[float, Meta(ge=0)] = 0.0
     chunk: Annotated[float, Meta(ge=0.2, le=2.0)] = 2.0
+
+
+Act = Annotated[str, Meta(pattern="^(nothing|bookmark|mute|conversation|off_record)$")]
+
+
+class DeviceConfig(Section, frozen=True):
+    """[device]"""
+
+    bluetooth: bool = True
+    adapter: str = ""
+    require_encryption: Annotated[str, Meta(pattern="^(off|prefer|require)$")] = "prefer"
+    single_tap: Act = "nothing"
+    double_tap: Act = "bookmark"
+    long_press: Act = "nothing"
+    haptics: tuple[Annotated[str, Meta(pattern=HAPTIC_PATTERN)], ...] = ()
+    battery_low: Annotated[int, Meta(ge=1, le=99)] = 20
+    battery_critical: Annotated[int, Meta(ge=1, le=99)] = 8
+    off_record: Annotated[float, Meta(ge=10, le=86_400)] = 1800.0
 
 
 class ListenConfig(Section, frozen=True):
@@ -99,6 +120,7 @@ class Config(Section, frozen=True):
     """The whole file."""
 
     vault: VaultConfig = VaultConfig()
+    device: DeviceConfig = DeviceConfig()
     audio: AudioConfig = AudioConfig()
     listen: ListenConfig = ListenConfig()
     conversation: ConversationConfig = ConversationConfig()
@@ -133,6 +155,13 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
         ) from error
     if config.listen.vad_close > config.listen.vad_open:
         raise ConfigError("listen.vad_close must not be above listen.vad_open.")
+    if config.device.battery_critical > config.device.battery_low:
+        raise ConfigError("device.battery_critical must not be above device.battery_low.")
+    if config.device.require_encryption == "require" and sys.platform == "darwin":
+        raise ConfigError(
+            'device.require_encryption = "require" cannot be kept on macOS: the system does not tell a program whether '
+            'a link is encrypted. Use "prefer".'
+        )
     zone(config)
     loopback(config.web.host)
     return config

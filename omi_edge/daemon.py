@@ -1,6 +1,6 @@
 """The daemon: ordered start, named states, staged stop; and what the API may ask of it.
 
-    new ─► starting: lock ─ socket ─ vault ─ index ─ pipeline ─ port ─ links ─► running ─► stopping ─► stopped
+    new ─► starting: lock ─ socket ─ vault ─ index ─ pipeline ─ port ─ pendants ─► running ─► stopping ─► stopped
 
 The socket answers /health from the first moment, so that a long migration can be watched.
 """
@@ -12,39 +12,43 @@ import contextlib
 import functools
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from omi_edge import health, observe
-from omi_edge.capture.link import Link, Receiver
+from omi_edge.capture.link import Radio
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config, zone
-from omi_edge.domain import Codec, Notification
-from omi_edge.errors import NotReady, OmiEdgeError
+from omi_edge.domain import DeviceState, Sighting, Withholding
+from omi_edge.errors import BadInput, NotReady, OmiEdgeError
 from omi_edge.events import Bus
 from omi_edge.paths import socket_path
+from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
-from omi_edge.pipeline.intake import Intake
 from omi_edge.pipeline.spine import Spine
+from omi_edge.pipeline.withhold import Withhold
 from omi_edge.store import conversations, jobs, sources
+from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
+from omi_edge.store.devices import DeviceRow
 from omi_edge.store.lock import FolderLock
 from omi_edge.store.vectors import VectorIndex
+from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
 
 log = logging.getLogger(__name__)
 
-LIVE_SECTIONS = ("conversation", "memory", "wearer", "log")
+LIVE_SECTIONS = ("device", "conversation", "memory", "wearer", "log")
 """Sections of the configuration that take effect without a restart, as far as they do not name engines."""
 
 
 class Daemon:
-    """One data folder's daemon. ``serve_tcp`` off and no links: the same operations for one command."""
+    """One data folder's daemon. ``serve_tcp`` and ``listen`` off: the same operations for one command."""
 
     def __init__(
         self,
@@ -54,7 +58,8 @@ class Daemon:
         clock: Clock,
         *,
         serve_tcp: bool = True,
-        links: Sequence[Link] = (),
+        radio: Radio | None = None,
+        listen: bool = True,
         reload: Callable[[], Config] | None = None,
     ) -> None:
         self._config = config
@@ -62,7 +67,8 @@ class Daemon:
         self._passphrase = passphrase
         self._clock = clock
         self._serve_tcp = serve_tcp
-        self._links = links
+        self._radio = radio
+        self._listen = listen
         self._reload = reload
         self._bus = Bus()
         self._engines = ChosenEngines(config, clock)
@@ -71,7 +77,8 @@ class Daemon:
         self._db: Database | None = None
         self._index: VectorIndex | None = None
         self._spine: Spine | None = None
-        self._listening: list[asyncio.Task[None]] = []
+        self._devices: Devices | None = None
+        self._withhold: Withhold | None = None
         self._opened = contextlib.AsyncExitStack()
         self._stop_wanted = asyncio.Event()
         self._progress: dict[str, float] = {}
@@ -79,8 +86,6 @@ class Daemon:
         self._receiving: dict[str, float] = {}
         self.address = ""
         """Base URL of the API on TCP, empty without one."""
-        self.links: dict[str, str] = {}
-        """State of each link by its transport."""
 
     # --- what the API is handed (web.controls.Controls) -----------------------------------------------------------
 
@@ -104,6 +109,23 @@ class Daemon:
         if self._spine is None:
             raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
         return self._spine
+
+    @property
+    def devices(self) -> Devices:
+        """The pendants; NotReady before they are looked for."""
+        if self._devices is None:
+            raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
+        return self._devices
+
+    @property
+    def wearables(self) -> Devices | None:
+        """The pendants once they are looked for."""
+        return self._devices
+
+    @property
+    def withheld(self) -> WithheldRow | None:
+        """What the owner withholds now."""
+        return self._withhold.current if self._withhold is not None else None
 
     @property
     def vault(self) -> Database | None:
@@ -207,6 +229,61 @@ class Daemon:
         """Return the unit vector of a query."""
         return np.asarray((await self._engines.embed([text]))[0])
 
+    def device_state(self, address: str) -> DeviceState:
+        """Say how a pendant stands."""
+        return self.devices.state(address)
+
+    async def scan_devices(self, seconds: float) -> list[Sighting]:
+        """Look for pendants."""
+        return await self.devices.scan(seconds)
+
+    async def pair_device(self, address: str | None, name: str | None) -> DeviceRow:
+        """Remember a pendant, bond with it where that is wanted, and listen to it."""
+        return await self.devices.pair(address, name)
+
+    async def forget_device(self, address: str) -> None:
+        """Forget a pendant and its bond; its recordings stay."""
+        await self.devices.forget(address)
+
+    async def rename_device(self, address: str, name: str) -> DeviceRow:
+        """Give a pendant another name here."""
+        return await self.devices.rename(address, name)
+
+    async def set_device(
+        self, address: str, *, led: int | None, mic_gain: int | None, own_name: str | None
+    ) -> DeviceState:
+        """Change settings on a connected pendant."""
+        return await self.devices.set(address, led, mic_gain, own_name)
+
+    async def device_storage(self, address: str) -> wire.DeviceStorage:
+        """Say what a connected pendant holds."""
+        found = await self.devices.stored(address)
+        return wire.DeviceStorage(
+            found.protocol.value, found.used_bytes, found.free_bytes, found.items, found.clock_valid
+        )
+
+    async def withhold(self, kind: Withholding, seconds: float | None, by: str) -> WithheldRow:
+        """Record nothing from now on."""
+        return await self._the_withhold().begin(kind, seconds, by)
+
+    async def resume(self, by: str) -> WithheldRow | None:
+        """Record again."""
+        return await self._the_withhold().end(by)
+
+    async def add_bookmark(self, source_id: str | None, by: str) -> BookmarkRow:
+        """Mark this moment; without a source, of the pendant that was heard last."""
+        if source_id is None:
+            pendants = [row for row in await self.db.read(sources.list_all) if row.kind == "pendant"]
+            if not pendants:
+                raise BadInput("no pendant was ever heard, so there is nothing to mark.")
+            source_id = max(pendants, key=lambda row: row.heard_until_us or 0).id
+        return await self.devices.bookmark(source_id, by)
+
+    def _the_withhold(self) -> Withhold:
+        if self._withhold is None:
+            raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
+        return self._withhold
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Daemon:
@@ -285,10 +362,15 @@ class Daemon:
             tcp_server = await web_app.serve_tcp(tcp_application, self._config.web.host, self._config.web.port)
             self.address = tcp_server.address
             self._opened.push_async_callback(tcp_server.close)
-        for link in self._links:
-            task = asyncio.create_task(self._listen(link), name=f"link {link.transport}")
-            self._listening.append(task)
-        self._opened.push_async_callback(self._stop_listening)
+        self._withhold = Withhold(self._db, self._clock, self._bus, self._spine)
+        self._opened.push_async_callback(self._withhold.stop)
+        await self._withhold.start()
+        self._devices = Devices(
+            self._db, self._clock, self._bus, self._spine, self._withhold, self._config.device, self._radio,
+            listen=self._listen,
+        )  # fmt: skip
+        self._opened.push_async_callback(self._devices.stop)
+        await self._devices.start()
 
     async def _open_vault(self) -> Database:
         loop = asyncio.get_running_loop()
@@ -312,35 +394,6 @@ class Daemon:
         else:
             self._progress[what] = fraction
 
-    async def _listen(self, link: Link) -> None:
-        receiver = Receiver(link, self._clock)
-        intake: Intake | None = None
-
-        async def connected(codec: Codec) -> Callable[[Notification], None]:
-            nonlocal intake
-            info = receiver.info
-            intake = await self.spine.open_pendant(info.address, info.name, codec)
-            self._tell_link(link, "connected")
-            return intake.notify
-
-        async def disconnected(reason: str) -> None:
-            if intake is not None:
-                await intake.finish()
-            self._tell_link(link, reason)
-
-        await receiver.run(connected, disconnected)
-
-    def _tell_link(self, link: Link, state: str) -> None:
-        self.links[link.transport] = state
-        self._bus.publish("device", self._clock.utc_us(), transport=link.transport, state=state)
-        log.info("link", extra={"transport": link.transport, "state": state})
-
-    async def _stop_listening(self) -> None:
-        for task in self._listening:
-            task.cancel()
-        if self._listening:
-            await asyncio.wait(self._listening)
-
     def _re_read(self) -> None:
         if self._reload is None:
             return
@@ -359,6 +412,8 @@ class Daemon:
         self._config = Config(**{s: getattr(self._config, s) for s in self._config.__struct_fields__} | kept)
         if self._spine is not None:
             self._spine.reconfigure(self._config, zone(self._config).key)
+        if self._devices is not None:
+            self._devices.reconfigure(self._config.device)
         log.info("configuration re-read", extra={"needs_restart": ",".join(waiting) or "nothing"})
 
     def _become(self, state: str) -> None:

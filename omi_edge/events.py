@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-KINDS = ("partial", "segment", "conversation", "memory", "task", "device", "gap", "notice", "job")
+KINDS = (
+    "partial", "segment", "conversation", "memory", "task", "device", "recording", "bookmark", "gap", "notice", "job",
+)  # fmt: skip
 """Kinds of events, the ``event:`` field of the stream."""
 
 

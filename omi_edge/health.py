@@ -8,15 +8,17 @@ from typing import Any, Protocol
 from omi_edge import __version__
 from omi_edge.clock import Clock
 from omi_edge.config import Config
-from omi_edge.domain import Notice
+from omi_edge.domain import LinkState, Notice
 from omi_edge.errors import OmiEdgeError
+from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.spine import Spine
 from omi_edge.sandbox import network_refused
-from omi_edge.store import audio, jobs, notices, sources
+from omi_edge.store import audio, devices, jobs, notices, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from omi_edge.web import wire
+from omi_edge.store.withheld import WithheldRow
+from omi_edge.web import shapes, wire
 
 
 class Vitals(Protocol):
@@ -51,8 +53,12 @@ class Vitals(Protocol):
         """The pipeline once it runs."""
 
     @property
-    def links(self) -> dict[str, str]:
-        """State of each link by its transport."""
+    def wearables(self) -> Devices | None:
+        """The pendants once they are looked for."""
+
+    @property
+    def withheld(self) -> WithheldRow | None:
+        """What the owner withholds now."""
 
     @property
     def address(self) -> str:
@@ -99,6 +105,7 @@ async def status_of(vitals: Vitals) -> wire.Status:
 
     def read(conn: Connection) -> dict[str, Any]:
         return {
+            "rows": devices.list_all(conn),
             "sources": [_source(row) for row in sources.list_all(conn)],
             "jobs": jobs.counts(conn),
             "audio": audio.totals(conn),
@@ -109,9 +116,12 @@ async def status_of(vitals: Vitals) -> wire.Status:
             ],
         }
 
-    found: dict[str, Any] = {"sources": [], "jobs": {}, "audio": {}, "notices": [], "failed_jobs": []}
+    found: dict[str, Any] = {"rows": [], "sources": [], "jobs": {}, "audio": {}, "notices": [], "failed_jobs": []}
     if database is not None:
         found = await database.read(read)
+    pendants = vitals.wearables
+    states = [pendants.state(row.address) for row in found["rows"]] if pendants is not None else []
+    known = [shapes.device_item(row, state) for row, state in zip(found.pop("rows"), states, strict=False)]
     return wire.Status(
         version=__version__,
         state=vitals.state,
@@ -128,6 +138,8 @@ async def status_of(vitals: Vitals) -> wire.Status:
         progress=[{"what": what, "fraction": round(done, 3)} for what, done in vitals.progress.items()],
         network=network_refused(),
         web=vitals.address,
+        devices=known,
+        recording=shapes.recording(vitals.withheld),
         **found,
     )
 
@@ -173,13 +185,8 @@ def _pipeline(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
     if spine.disk_full:
         advice = "Free space on the disk of the data folder; audio waits in memory for some minutes."
         parts.append(watch.part("capture", "failed", now_us, critical=True, advice=advice))
-    elif vitals.links:
-        connected = any(state == "connected" for state in vitals.links.values())
-        parts.append(watch.part("capture", "ok" if connected else "degraded", now_us, critical=True))
     else:
-        parts.append(
-            watch.part("capture", "off", now_us, advice="No pendant is configured; recordings can be imported.")
-        )
+        parts.append(_capture(vitals, watch, now_us))
     for process in vitals.engines.processes:
         state = {"unloaded": "ok", "idle": "ok", "busy": "busy"}[process.state]
         parts.append(watch.part(f"engine {process.name}", state, now_us))
@@ -189,6 +196,25 @@ def _pipeline(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
         parts.append(watch.part(tier.name, "degraded" if slow else "ok", now_us, advice=advice))
     parts.append(watch.part("web", "ok" if vitals.address else "off", now_us))
     return parts
+
+
+def _capture(vitals: Vitals, watch: Watch, now_us: int) -> wire.Part:
+    pendants = vitals.wearables
+    states = pendants.states if pendants is not None else []
+    if pendants is not None and pendants.broken:
+        return watch.part("capture", "failed", now_us, critical=True,
+                          advice="Restart the daemon; the log names the cause.")  # fmt: skip
+    if not states:
+        return watch.part("capture", "off", now_us, advice="No pendant is paired; `omi-edge devices pair` does it.")
+    if vitals.withheld is not None:
+        return watch.part("capture", "off", now_us, advice="Nothing is recorded, as you wished; see `omi-edge resume`.")
+    # a pendant that is away is a pendant at work elsewhere; what is in the way here is ours to mend
+    wrong = [state for state in states if state.state in (LinkState.UNAVAILABLE, LinkState.REFUSED)]
+    if wrong:
+        return watch.part("capture", "degraded", now_us, critical=True, advice=wrong[0].message)
+    heard = any(state.state is LinkState.CONNECTED for state in states)
+    return watch.part("capture", "ok" if heard else "degraded", now_us, critical=True,
+                      advice="" if heard else "No pendant is connected: away, off, or held by a phone.")  # fmt: skip
 
 
 def _source(row: sources.SourceRow) -> dict[str, Any]:

@@ -15,15 +15,16 @@ import pytest
 from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, ConversationConfig, ListenConfig, MemoryConfig, WebConfig
 from omi_edge.daemon import Daemon
+from omi_edge.domain import LinkState
 from omi_edge.errors import AlreadyRunning, ConfigError, NotReady, PassphraseError, PortInUse
 from omi_edge.paths import socket_path
 from omi_edge.store import migrations
 from omi_edge.store.connection import Connection
-from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
-from tests.helpers import PASSPHRASE
+from tests.helpers import PASSPHRASE, drive
 from tests.scripted import register
 
 CONFIG = Config(
@@ -129,12 +130,22 @@ async def test_a_long_migration_is_seen_while_it_runs(
 
 
 async def test_a_pendant_that_is_away_is_told_and_comes_back(folder: Path, clock: DrivenClock) -> None:
-    link = LoopbackLink(Pendant(clock))
-    async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, links=[link]) as daemon:
+    pendant = Pendant(clock)
+    radio = LoopbackRadio(clock, [pendant])
+    async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, radio=radio) as daemon:
+        _, health = await _states(folder)
+        assert {part.name: part.state for part in health.parts}["capture"] == "off"
+        await drive(clock, daemon.pair_device(None, None))
         await clock.advance(1)
         _, health = await _states(folder)
         assert {part.name: part.state for part in health.parts}["capture"] == "ok"
-        assert list(daemon.links.values()) == ["connected"]
+        pendant.go_away(60)
+        await clock.advance(10)
+        _, health = await _states(folder)
+        capture = next(part for part in health.parts if part.name == "capture")
+        assert (capture.state, "held by a phone" in capture.advice) == ("degraded", True)
+        await clock.advance(80)
+        assert daemon.device_state(pendant.address).state is LinkState.CONNECTED
 
 
 async def test_settings_are_read_again_or_kept(folder: Path, clock: DrivenClock) -> None:

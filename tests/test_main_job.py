@@ -31,12 +31,12 @@ from omi_edge.pipeline.hearing import decode_span
 from omi_edge.store import audio, segments
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import Line, load_script, recording_path
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
-from tests.helpers import START_US
+from tests.helpers import START_US, drive
 
 PASSPHRASE = "correct horse battery staple"
 SCRIPT = load_script()
@@ -101,9 +101,10 @@ async def _run(place: Path) -> Run:
     )
     await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
     pendant = Pendant(clock)
-    daemon = Daemon(config, folder, PASSPHRASE, clock, serve_tcp=False, links=[LoopbackLink(pendant)])
+    daemon = Daemon(config, folder, PASSPHRASE, clock, serve_tcp=False, radio=LoopbackRadio(clock, [pendant]))
     async with daemon, ApiClient(socket=socket_path(folder)) as client:
         with daemon.bus.subscribe(after=0, limit=100_000) as subscription:
+            await drive(clock, daemon.pair_device(pendant.address, None))
             await clock.advance(2.0)
             playing = asyncio.create_task(pendant.play(Recording(recording_path()).read()))
             while not playing.done():

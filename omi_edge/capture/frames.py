@@ -60,6 +60,8 @@ class Reassembler:
         """Notifications since the last frame that belong to none."""
         self._per_frame = 1
         """Notifications of the last whole frame."""
+        self._new_connection = False
+        self._jump: int | None = None
 
     @property
     def deferred(self) -> bool:
@@ -81,7 +83,10 @@ class Reassembler:
         out: list[Frame] = []
         if self._deferred and notification.boot_us - self._current_boot_us > DEFERRED_PAUSE_US:
             self._emit(out)
-        if self._expected is not None and not self._continues(number, value):
+        if self._new_connection:
+            self._new_connection = False
+            self._jump = None if self._expected is None else (number - self._expected) & 0xFFFF
+        elif self._expected is not None and not self._continues(number, value):
             return out
         if index == 0:
             self._emit(out)
@@ -103,10 +108,13 @@ class Reassembler:
         self._emit(out)
         return out
 
-    def reset(self) -> None:
-        """Forget where the ids stood, for a new connection whose losses are not to be counted (dossier §5.3)."""
-        self._expected = None
-        self._previous = b""
+    def reconnected(self) -> None:
+        """Say that a new connection begins, or that what came was thrown away unseen: a step is then no loss.
+
+        It is told as Frame.jump. Ids go on across connections of one boot (dossier §5.2), so what they did meanwhile
+        tells what happened: they began anew (a restart), went on (nobody else listened) or ran ahead (somebody did).
+        """
+        self._new_connection = True
         self._current = None
         self._missing = 0
 
@@ -151,7 +159,8 @@ class Reassembler:
         if self._current is None:
             return
         lost_frames = -(-self._missing // self._per_frame)
-        out.append(Frame(bytes(self._current), self._current_boot_us, lost_frames))
+        out.append(Frame(bytes(self._current), self._current_boot_us, lost_frames, self._jump))
+        self._jump = None
         self.counters.frames += 1
         if self._toc is not None and self._current[0] != self._toc:
             self.counters.unusual += 1

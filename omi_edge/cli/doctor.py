@@ -16,12 +16,13 @@ from pathlib import Path
 
 import msgspec
 
+from omi_edge.capture.ble import BleRadio
 from omi_edge.cli.passphrase import file_problem
 from omi_edge.cli.present import print_json, print_table, size
 from omi_edge.cli.session import answers
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.clock import SystemClock
-from omi_edge.errors import ConfigError, OmiEdgeError
+from omi_edge.errors import ConfigError, LinkError, OmiEdgeError
 from omi_edge.listen.vad import model_path
 from omi_edge.opus import libopus_path
 from omi_edge.paths import socket_path
@@ -165,6 +166,26 @@ def _port(settings: Settings) -> Finding:
     return Finding("port", "ok", f"{host}:{port} is free")
 
 
+def _bluetooth(settings: Settings) -> Finding:
+    device = settings.config.device
+    if not device.bluetooth:
+        return Finding("bluetooth", "ok", "not used: device.bluetooth is false")
+    try:
+        asyncio.run(_usable(device.adapter))
+    except LinkError as error:  # recordings can be imported all the same
+        return Finding("bluetooth", "warning", f"{error.slug}: {error}")
+    return Finding("bluetooth", "ok", f"{device.adapter or 'an adapter'} is there, switched on and may be used")
+
+
+async def _usable(adapter: str) -> None:
+    """Raise the LinkError that names what keeps a pendant from being heard."""
+    radio = BleRadio(SystemClock(), adapter)
+    try:
+        await radio.check()
+    finally:
+        await radio.close()
+
+
 def _clock(_: Settings) -> Finding:
     now = datetime.fromtimestamp(SystemClock().utc_us() / 1e6, UTC)
     if now < EARLIEST:
@@ -188,6 +209,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "data folder": _folder,
     "passphrase file": _passphrase_file,
     "port": _port,
+    "bluetooth": _bluetooth,
     "clock": _clock,
     "network": _sandbox,
 }

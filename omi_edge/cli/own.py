@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from omi_edge import observe
+from omi_edge.capture.ble import BleRadio
+from omi_edge.capture.link import Radio
 from omi_edge.cli.passphrase import passphrase
 from omi_edge.cli.settings import Settings
 from omi_edge.clock import Clock
+from omi_edge.config import DeviceConfig
 from omi_edge.daemon import Daemon
 from omi_edge.errors import VaultMissing
 from omi_edge.store import database, keys
@@ -29,4 +32,12 @@ def secret(settings: Settings) -> str:
 
 def make(settings: Settings, phrase: str, clock: Clock) -> Daemon:
     """Return a daemon that serves the local socket alone."""
-    return Daemon(settings.config, settings.folder, phrase, clock, serve_tcp=False)
+    config = settings.config
+    return Daemon(
+        config, settings.folder, phrase, clock, serve_tcp=False, radio=radio(config.device, clock), listen=False
+    )
+
+
+def radio(config: DeviceConfig, clock: Clock) -> Radio | None:
+    """Return this machine's Bluetooth, None where the owner does not want it used."""
+    return BleRadio(clock, config.adapter) if config.bluetooth else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from omi_edge import observe
-from omi_edge.cli.own import require_vault
+from omi_edge.cli.own import radio, require_vault
 from omi_edge.cli.passphrase import passphrase
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.clock import SystemClock
@@ -25,4 +25,6 @@ def run(settings: Settings) -> None:
     def reload() -> Config:
         return Settings(settings.config_option, settings.data_option).config
 
-    asyncio.run(Daemon(config, folder, secret, SystemClock(), reload=reload).run_until_signal())
+    clock = SystemClock()
+    daemon = Daemon(config, folder, secret, clock, radio=radio(config.device, clock), reload=reload)
+    asyncio.run(daemon.run_until_signal())

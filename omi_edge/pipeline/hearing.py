@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from omi_edge.domain import SAMPLE_RATE, AudioChunk, ChunkKind, Codec, Frame, Gap, SpeechSegment
+from omi_edge.domain import SAMPLE_RATE, AudioChunk, ChunkKind, Codec, Frame, SpeechSegment
 from omi_edge.listen.gate import Closed, Confirmed, Decided, GateEvent, Opened, SpeechGate
 from omi_edge.opus import Decoder
 
@@ -34,6 +34,9 @@ BLOCK_FRAMES = 50
 POSITION_STEP_US = 1_000_000
 SILENCE_REPORT_US = 60_000_000
 """How often a long silence is noted in the file: once a minute spares the card."""
+QUIET_LEVEL = 400
+"""Mean of |sample| below which a pendant's microphone may fall asleep: its own bar is 250 (dossier §5.5), judged before
+the codec."""
 LOOK_BACK_US = 1_000_000
 """A segment that opens now starts at most this long ago (minimum speech and pre-roll)."""
 
@@ -68,7 +71,23 @@ class Position(msgspec.Struct, frozen=True):
     """Whether a segment is open."""
 
 
-Heard = ChunkReady | LiveAudio | Position | Gap
+class Missing(msgspec.Struct, frozen=True):
+    """A stretch of the timeline without frames, found when frames came again."""
+
+    start_us: int
+    """UTC."""
+    end_us: int
+    end_boot_us: int
+    lost: int
+    """Frames that the ids of one connection say are missing."""
+    jump: int | None
+    """Frame.jump of the first frame after it."""
+    reconnected: bool
+    quiet_us: int
+    """How long before it the microphone had heard next to nothing."""
+
+
+Heard = ChunkReady | LiveAudio | Position | Missing
 
 
 class Hearing:
@@ -99,11 +118,17 @@ class Hearing:
         self._end_us = 0
         self._late_frames = 0
         self._told = Position(0, speaking=False)
+        self._reconnected = False
+        self._quiet_us = 0
 
     @property
     def end_us(self) -> int:
         """UTC just after the last frame, 0 before the first."""
         return self._end_us
+
+    def reconnected(self) -> None:
+        """Say that the next frame is the first of a connection."""
+        self._reconnected = True
 
     def feed(self, frames: Sequence[tuple[Frame, int]]) -> list[Heard]:
         """Take (frame, arrival in UTC µs) pairs."""
@@ -136,7 +161,7 @@ class Hearing:
 
     def _continues(self, frame: Frame, arrival_us: int) -> bool:
         run = self._run
-        if run is None or frame.lost * self._codec.frame_us > CONCEAL_US:
+        if run is None or self._reconnected or frame.lost * self._codec.frame_us > CONCEAL_US:
             return False
         late_us = arrival_us - (run.end_us + (frame.lost + 1) * self._codec.frame_us)
         if late_us > SLIP_US:
@@ -157,10 +182,14 @@ class Hearing:
                 start_us = before_us + 1  # never on top of what is there; one microsecond apart marks the seam
             if start_us - before_us > self._codec.frame_us or frame.lost:
                 self._out.append(
-                    Gap(self._source_id, before_us, max(start_us, before_us), "lost" if frame.lost else "no frames",
-                        frame.lost)
+                    Missing(
+                        before_us, max(start_us, before_us), frame.boot_us - self._codec.frame_us, frame.lost,
+                        frame.jump, self._reconnected, self._quiet_us,
+                    )
                 )  # fmt: skip
             self._lost += frame.lost
+        self._reconnected = False
+        self._quiet_us = 0
         self._late_frames = 0
         self._decoder.reset()
         self._run = _Run(self._source_id, self._codec, start_us, self._new_gate(), self._new_segment_id, self._live)
@@ -176,7 +205,10 @@ class Hearing:
 
     def _hear(self, block: list[npt.NDArray[np.int16]]) -> None:
         if block and self._run is not None:
-            self._handle(self._run.gate.accept(np.concatenate(block) if len(block) > 1 else block[0]))
+            pcm = np.concatenate(block) if len(block) > 1 else block[0]
+            quiet = float(np.abs(pcm, dtype=np.float32).mean()) < QUIET_LEVEL
+            self._quiet_us = self._quiet_us + len(block) * self._codec.frame_us if quiet else 0
+            self._handle(self._run.gate.accept(pcm))
 
     def _handle(self, events: list[GateEvent]) -> None:
         run = self._run

@@ -18,10 +18,10 @@ import numpy as np
 
 from omi_edge.capture.frames import Reassembler
 from omi_edge.clock import Clock, Timer, held
-from omi_edge.domain import SAMPLE_RATE, AudioChunk, Codec, Frame, Gap, Notification, SpeechSegment, Stage
-from omi_edge.errors import DiskFull, VaultBusy
+from omi_edge.domain import SAMPLE_RATE, AudioChunk, Codec, Frame, Notification, SpeechSegment, Stage
+from omi_edge.errors import DiskFull, OmiEdgeError, VaultBusy
 from omi_edge.opus import Encoder
-from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Position
+from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Missing, Position
 from omi_edge.store import audio, jobs, segments, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -62,7 +62,7 @@ class Intake:
         thread: Executor,
         on_stored: Callable[[Stored], None],
         on_live: Callable[[LiveAudio], None],
-        on_gap: Callable[[Gap], None],
+        on_missing: Callable[[Missing], Awaitable[None]],
         on_disk: Callable[[bool], Awaitable[None]],
     ) -> None:
         self.source_id = source_id
@@ -72,6 +72,7 @@ class Intake:
         """Whether somebody speaks right now."""
         self.overflowed = 0
         """Notifications thrown away because nothing could be stored for too long."""
+        self._withheld = False
         self._hearing = hearing
         self._frames = Reassembler(codec)
         self.codec = codec
@@ -80,7 +81,7 @@ class Intake:
         self._thread = thread
         self._on_stored = on_stored
         self._on_live = on_live
-        self._on_gap = on_gap
+        self._on_missing = on_missing
         self._on_disk = on_disk
         self._waiting: deque[tuple[Notification, int]] = deque()
         """Notifications, each with the offset of UTC from its time since boot as it came."""
@@ -93,7 +94,9 @@ class Intake:
         self._disk_full = False
 
     def notify(self, notification: Notification) -> None:
-        """Take one notification; never waits."""
+        """Take one notification; never waits. While the owner withholds, it is thrown away unseen."""
+        if self._withheld:
+            return
         if len(self._waiting) >= WAITING_LIMIT:
             if not self.overflowed:  # the gap in the ids counts what is missing, once there is room again
                 log.error(
@@ -106,6 +109,22 @@ class Intake:
             self._begin_to_drain()
         elif self._gathering is None and (self._drain is None or self._drain.done()):
             self._gathering = self._clock.call_later(GATHER_SECONDS, self._begin_to_drain)
+
+    def reconnected(self) -> None:
+        """Say that a new connection begins. The one before must have been finished."""
+        self._frames.reconnected()
+        self._hearing.reconnected()
+
+    async def withhold(self, wanted: bool) -> None:
+        """Throw away what comes from now on, or no longer; what came before is kept to its end."""
+        if wanted is self._withheld:
+            return
+        if wanted:
+            self._withheld = True
+            await self.finish()
+        else:
+            self._frames.reconnected()  # ids went on unseen: their step is no loss
+            self._withheld = False
 
     async def take_pcm(self, pcm: AsyncIterator[bytes], start_us: int) -> float:
         """Encode and take a whole recording, s16le mono 16 kHz; return its seconds. Waits for the disk."""
@@ -223,8 +242,11 @@ class Intake:
         elif isinstance(item, Position):
             self.quiet_until_us = item.quiet_until_us
             self.speaking = item.speaking
-        elif isinstance(item, Gap):
-            self._on_gap(item)
+        elif isinstance(item, Missing):
+            try:
+                await self._on_missing(item)
+            except OmiEdgeError as error:  # the audio itself goes on
+                log.warning("a gap was not noted", extra={"source": self.source_id, "cause": error.slug})
         else:
             await self._store(item)
 

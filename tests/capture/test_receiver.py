@@ -447,6 +447,16 @@ async def test_a_bond_that_the_pendant_forgot_is_renewed_once_with_a_notice(cloc
         assert owner.codecs == [Codec.OPUS_20MS]
 
 
+async def test_a_link_that_ends_for_its_keys_has_them_renewed(clock: DrivenClock) -> None:
+    link, owner = ScriptedLink(), Owner()
+    async with running(link, clock, owner):
+        await clock.advance(STABLE_SECONDS)
+        link.ended.set_result(Ending.AUTHENTICATION)
+        await clock.advance(3)
+        assert (owner.endings, owner.renewed) == ([Ending.AUTHENTICATION], [None])
+        assert owner.codecs == [Codec.OPUS_20MS] * 2
+
+
 async def test_a_bond_is_not_renewed_again_and_again(clock: DrivenClock) -> None:
     link, owner = ScriptedLink(), Owner()
     link.errors["connect"] = BondLost("keys differ.")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from omi_edge.capture.ble import BleRadio
 from omi_edge.cli.main import run
+from omi_edge.errors import BluetoothOff, LinkUnavailable, NoAdapter, NoBluetoothPermission, NoBluetoothService
 
 
 def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -64,6 +68,58 @@ def test_a_passphrase_file_that_others_may_read(tmp_path: Path, capsys: pytest.C
     code, found = report(capsys, "--data", str(tmp_path / "none"), "--passphrase-file", str(path))
     assert code == 1
     assert f"chmod 600 {path}" in found["passphrase file"]["detail"]
+
+
+@pytest.mark.parametrize("error", [BluetoothOff, NoAdapter, NoBluetoothService, NoBluetoothPermission])
+def test_bluetooth_that_cannot_be_used_is_no_failure(
+    error: type[LinkUnavailable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def check(_: BleRadio) -> None:
+        raise error("cause. Cure.")
+
+    monkeypatch.setattr(BleRadio, "check", check)
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert code == 0
+    assert found["bluetooth"]["state"] == "warning"
+    assert found["bluetooth"]["detail"] == f"{error.slug}: cause. Cure."
+
+
+def test_a_machine_without_a_bus_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("D-Bus is Linux's")
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert code == 0
+    assert found["bluetooth"]["state"] == "warning"
+    assert found["bluetooth"]["detail"].startswith("no-bluetooth-service: ")
+
+
+def test_bluetooth_that_works_or_is_not_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+
+    async def check(_: BleRadio) -> None:
+        asked.append(1)
+
+    monkeypatch.setattr(BleRadio, "check", check)
+    monkeypatch.setenv("OMI_EDGE_DEVICE_ADAPTER", "hci1")
+    _, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert found["bluetooth"]["state"] == "ok"
+    assert "hci1" in found["bluetooth"]["detail"]
+    monkeypatch.setenv("OMI_EDGE_DEVICE_BLUETOOTH", "false")
+    _, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert found["bluetooth"] == {
+        "name": "bluetooth", "state": "ok", "detail": "not used: device.bluetooth is false", "cure": "",
+    }  # fmt: skip
+    assert len(asked) == 1
+
+
+def test_the_doctor_looks_at_bluetooth_without_loading_bleak() -> None:
+    code = "import sys, omi_edge.cli.doctor; sys.exit('bleak' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_settings_that_cannot_be_used(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_edge.cli.timetext import due_text, parse, utc_text
+from omi_edge.cli.timetext import LONGEST_SECONDS, due_text, duration, parse, utc_text
 from omi_edge.errors import BadInput
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -46,3 +46,23 @@ def test_a_due_day_stays_a_day() -> None:
 def test_nothing_else_comes_out(text: str) -> None:
     with contextlib.suppress(BadInput):
         assert parse(text, BERLIN).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), (" 1H 30M ", 5400), ("1d", 86_400), ("30d", 2_592_000)],
+)
+def test_a_duration_is_read_by_its_units(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "0m", "m", "-5m", "1.5h", "30m1h", "5x", "1h 30", "٣m", "31d", "9999999d"])
+def test_what_is_no_duration_is_refused_with_a_cure(text: str) -> None:
+    with pytest.raises(BadInput, match=r"1h30m|30 days"):
+        duration(text)
+
+
+@given(st.text())
+def test_a_duration_is_positive_and_has_a_bound(text: str) -> None:
+    with contextlib.suppress(BadInput):
+        assert 0 < duration(text) <= LONGEST_SECONDS

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from omi_edge.domain import SAMPLE_RATE, AudioChunk, ChunkKind, Codec, Frame, Gap, SpeechSegment
+from omi_edge.domain import SAMPLE_RATE, AudioChunk, ChunkKind, Codec, Frame, SpeechSegment
 from omi_edge.listen.gate import SpeechGate
 from omi_edge.listen.vad import CHUNK_SAMPLES
 from omi_edge.opus import Encoder
-from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Position, decode_span
+from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Missing, Position, decode_span
 from tests.helpers import START_US
 
 FRAME_US = 20_000
@@ -146,7 +146,7 @@ def test_a_short_hole_is_concealed_and_counted() -> None:
     heard = list(fed(hearing(), lost))
     assert sum(item.lost for item in heard if isinstance(item, ChunkReady)) == 5
     assert sum(chunk.lost for chunk in chunks_of(heard)) == 5
-    assert not [item for item in heard if isinstance(item, Gap)]
+    assert not [item for item in heard if isinstance(item, Missing)]
     assert len(segments_of(heard)) == 1
 
 
@@ -154,8 +154,8 @@ def test_a_long_hole_parts_two_runs_at_their_true_times() -> None:
     frames = arrivals(sound((6, 3000)))
     lost = [*frames[:100], (Frame(frames[200][0].data, 0, lost=100), frames[200][1]), *frames[201:]]
     heard = list(fed(hearing(), lost))
-    (gap,) = [item for item in heard if isinstance(item, Gap)]
-    assert gap.frames == 100
+    (gap,) = [item for item in heard if isinstance(item, Missing)]
+    assert gap.lost == 100
     assert abs(gap.start_us - (START_US + 2_000_000)) <= 100_000
     assert abs(gap.end_us - (START_US + 4_000_000)) <= 100_000
     assert len(segments_of(heard)) == 2
@@ -165,8 +165,8 @@ def test_a_sleeping_microphone_leaves_a_gap_although_no_id_is_missing() -> None:
     packets = sound((4, 3000))
     frames = arrivals(packets[:100]) + arrivals(packets[100:], START_US + 62_000_000)
     heard = list(fed(hearing(), frames))
-    (gap,) = [item for item in heard if isinstance(item, Gap)]
-    assert gap.frames == 0
+    (gap,) = [item for item in heard if isinstance(item, Missing)]
+    assert gap.lost == 0
     assert gap.end_us - gap.start_us == pytest.approx(60_000_000, abs=150_000)
 
 
@@ -174,7 +174,7 @@ def test_a_stall_that_catches_up_changes_nothing() -> None:
     frames = arrivals(sound((6, 3000)))
     stalled = [(frame, max(at, START_US + 3_200_000) if 100 <= n < 160 else at) for n, (frame, at) in enumerate(frames)]
     heard = list(fed(hearing(), stalled))
-    assert not [item for item in heard if isinstance(item, Gap)]
+    assert not [item for item in heard if isinstance(item, Missing)]
     assert len(segments_of(heard)) == 1
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from omi_edge.clock import DrivenClock
-from omi_edge.domain import AudioChunk, Codec, Gap, Notification, SpeechSegment, Stage
+from omi_edge.domain import AudioChunk, Codec, Notification, SpeechSegment, Stage
 from omi_edge.listen.gate import SpeechGate
 from omi_edge.pipeline import intake as intake_module
-from omi_edge.pipeline.hearing import Hearing, LiveAudio
+from omi_edge.pipeline.hearing import Hearing, LiveAudio, Missing
 from omi_edge.pipeline.intake import Intake, Stored
 from omi_edge.store import audio, jobs, segments, sources
 from omi_edge.store.database import Database
@@ -32,7 +32,7 @@ class Ward:
         self.clock = clock
         self.stored: list[Stored] = []
         self.live: list[LiveAudio] = []
-        self.gaps: list[Gap] = []
+        self.gaps: list[Missing] = []
         self.disk: list[bool] = []
         count = itertools.count()
         hearing = Hearing(
@@ -40,9 +40,12 @@ class Ward:
         )  # fmt: skip
         self.intake = Intake(
             SOURCE, hearing, codec, db=db, clock=clock, thread=thread, on_stored=self.stored.append,
-            on_live=self.live.append, on_gap=self.gaps.append, on_disk=self._disk,
+            on_live=self.live.append, on_missing=self._missing, on_disk=self._disk,
         )  # fmt: skip
         self._number = 0
+
+    async def _missing(self, missing: Missing) -> None:
+        self.gaps.append(missing)
 
     async def _disk(self, full: bool) -> None:
         self.disk.append(full)
