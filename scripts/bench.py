@@ -4,6 +4,9 @@ scripts/bench [--json FILE] [--minutes 5]
 
 front end   replay through reassembly, gate and storage, without ASR, against the bare Opus + VAD loop, one core
 idle        CPU of the daemon while a pendant streams silence in real time, against the bare loop on the same audio
+over bleak  CPU of the main process while a pendant streams speech, and silence, over real bleak on a private D-Bus (the
+            pendant is a process of its own), above the bare loop on the same audio
+lag         how late the event loop runs while all engines are busy and a pendant streams over real bleak
 latency     end of phrase to a stored, searchable utterance, minus the engine's own time
 start       from a fresh process to the first audio taken
 memory      resident memory of the main process with engines unloaded
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import wave
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,25 +39,32 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from omi_edge.capture.ble import BleRadio
 from omi_edge.capture.replay import Recording
 from omi_edge.clock import DrivenClock, SystemClock
 from omi_edge.config import Config, ConversationConfig, LogConfig
 from omi_edge.daemon import Daemon
 from omi_edge.domain import Codec, Notification
+from omi_edge.errors import LinkError
 from omi_edge.listen.gate import SpeechGate
 from omi_edge.listen.vad import SileroVad
 from omi_edge.observe import set_up
 from omi_edge.opus import Decoder, Encoder
 from omi_edge.pipeline.hearing import Hearing
 from omi_edge.pipeline.intake import Intake
-from omi_edge.store import sources
+from omi_edge.store import devices, sources
+from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual import bus
+from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path
+from tests.helpers import drive
 
 START_US = 1_772_442_000_000_000
 IDLE_SECONDS = 20
+BLEAK_SECONDS = 30
+LAG_SECONDS = 60
 PASSPHRASE = secrets.token_urlsafe(12)
 CONFIG = Config(conversation=ConversationConfig(silence=8.0), log=LogConfig(level="error"))
 
@@ -103,14 +115,14 @@ async def front_end(packets: list[bytes], folder: Path) -> tuple[float, float]:
         vad.reset()
         return SpeechGate(vad)
 
-    async def nothing(_: bool) -> None:
+    async def nothing(_: object) -> None:
         return
 
     hearing = Hearing(source.id, Codec.OPUS_20MS, gate, lambda _: f"seg_{next(count)}", live=False)
     with ThreadPoolExecutor(1) as thread:
         intake = Intake(
             source.id, hearing, Codec.OPUS_20MS, db=database, clock=clock, thread=thread, on_stored=lambda _: None,
-            on_live=lambda _: None, on_gap=lambda _: None, on_disk=nothing,
+            on_live=lambda _: None, on_missing=nothing, on_disk=nothing,
         )  # fmt: skip
         boot_us = clock.boot_us()
         began, cpu = time.perf_counter(), time.process_time()
@@ -154,33 +166,111 @@ async def idle_cost() -> Figure:
     with tempfile.TemporaryDirectory() as name:
         folder, clock = Path(name) / "data", SystemClock()
         await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
-        pendant = Replayed(clock, packets)
-        async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, links=[LoopbackLink(pendant)]):
+        pendant = Pendant(clock, mic_sleep=False)
+        radio = LoopbackRadio(clock, [pendant])
+        async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, radio=radio) as daemon:
+            await daemon.pair_device(pendant.address, None)
             await pendant.wait_streaming()
             began, cpu = time.perf_counter(), time.process_time()
-            await pendant.replay()
+            await pendant.play_packets(packets)
             wall, used = time.perf_counter() - began, time.process_time() - cpu
     share = used / bare
     detail = f"{used / wall:.2%} of a core; the bare loop takes {bare / wall:.2%}"
     return Figure("silence streaming, CPU against the bare loop", share, "times", "<= 2", share <= 2, detail)
 
 
-class Replayed(Pendant):
-    """Sends packets that were encoded before, so that the encoder is not measured."""
+@contextlib.asynccontextmanager
+async def streaming(pcm: npt.NDArray[np.int16], folder: Path, clock: SystemClock) -> AsyncIterator[Daemon]:
+    """Have a daemon that hears ``pcm``, again and again, from a pendant in another process, over real bleak."""
+    await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+    recording = folder.parent / "heard.wav"
+    with wave.open(str(recording), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(pcm.tobytes())
+    async with bus.PrivateBus(clock):
+        # a firmware whose microphone never sleeps, so that silence is streamed
+        command = [
+            str(Path(sys.executable).with_name("omi-edge")), "virtual-pendant", "--profile", "cv1-3.0.15",
+            "--bus", os.environ[bus.ADDRESS_VARIABLE], "--audio", str(recording), "--repeat",
+        ]  # fmt: skip
+        pendant = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, radio=BleRadio(clock)) as daemon:
+                await _pair(daemon, clock)
+                while not await daemon.db.read(_heard_anything):
+                    await clock.sleep(0.2)
+                yield daemon
+        finally:
+            pendant.terminate()
+            await pendant.wait()
 
-    def __init__(self, clock: SystemClock, packets: list[bytes]) -> None:
-        super().__init__(clock)
-        self._packets = packets
-        self._real = clock
 
-    async def replay(self) -> None:
-        """Send bursts of five every 100 ms."""
-        began_us = self._real.boot_us()
-        for first in range(0, len(self._packets), 5):
-            due_us = began_us + (first // 5 + 1) * 100_000
-            await self._real.sleep(max(0.0, (due_us - self._real.boot_us()) / 1e6))
-            for packet in self._packets[first : first + 5]:
-                self._notify(packet)
+async def _pair(daemon: Daemon, clock: SystemClock) -> None:
+    for _ in range(20):  # the pendant's process takes a moment to come up
+        try:
+            await daemon.pair_device(None, None)
+        except LinkError:
+            await clock.sleep(0.5)
+        else:
+            return
+    raise SystemExit("the virtual pendant did not show itself")
+
+
+def _heard_anything(conn: Connection) -> bool:
+    return any(row.heard_until_us for row in sources.list_all(conn))
+
+
+async def over_bleak(name: str, pcm: npt.NDArray[np.int16], bar: float) -> Figure:
+    """Real time."""
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as place:
+        async with streaming(pcm, Path(place) / "data", clock):
+            began, cpu = time.perf_counter(), time.process_time()
+            await clock.sleep(BLEAK_SECONDS)
+            wall, used = time.perf_counter() - began, time.process_time() - cpu
+    packets = packets_of(pcm[: 16_000 * BLEAK_SECONDS])
+    bare = bare_loop(packets) / (len(packets) / 50)
+    above = (used / wall - bare) * 100
+    detail = f"{used / wall:.2%} of a core; the bare loop takes {bare:.2%}"
+    return Figure(f"{name} over real bleak, main process above the bare loop", above, "% of a core",
+                  f"<= {bar:.0f}", above <= bar, detail)  # fmt: skip
+
+
+async def lag(pcm: npt.NDArray[np.int16]) -> list[Figure]:
+    """A tick each 10 ms, while recordings are imported (batch engines) and the pendant talks (live engine)."""
+    clock = SystemClock()
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await clock.sleep(0.01)
+            late.append((time.perf_counter() - before - 0.01) * 1000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for offset in range(0, len(pcm), 16_000):
+            yield pcm[offset : offset + 16_000].tobytes()
+
+    with tempfile.TemporaryDirectory() as place:
+        async with streaming(pcm, Path(place) / "data", clock) as daemon:
+            ticking = asyncio.create_task(tick())
+            until = time.perf_counter() + LAG_SECONDS
+            while time.perf_counter() < until:
+                source = await daemon.begin_import("bench", START_US, True, None)
+                await daemon.take_import(source, pieces())
+                while (await daemon.import_state(source)).state != "done" and time.perf_counter() < until:
+                    await clock.sleep(0.2)
+            ticking.cancel()
+            busy = [process.busy_us / 1e6 for process in daemon.engines.processes]
+    late.sort()
+    p999, most = late[int(len(late) * 0.999)], late[-1]
+    detail = f"{len(late)} ticks; engines busy for {', '.join(f'{seconds:.0f} s' for seconds in busy)}"
+    return [
+        Figure("event loop late with engines busy, p99.9", p999, "ms", "< 100", p999 < 100, detail),
+        Figure("event loop late with engines busy, longest", most, "ms", "< 1000", most < 1000),
+    ]
 
 
 async def latency(pcm: npt.NDArray[np.int16]) -> Figure:
@@ -191,8 +281,9 @@ async def latency(pcm: npt.NDArray[np.int16]) -> Figure:
         folder = Path(name) / "data"
         await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
         pendant = Pendant(clock)
-        link = LoopbackLink(pendant)
-        async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, links=[link]) as daemon:
+        radio = LoopbackRadio(clock, [pendant])
+        async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False, radio=radio) as daemon:
+            await drive(clock, daemon.pair_device(pendant.address, None))
             ended: dict[str, tuple[int, int]] = {}
             offer = daemon.spine.live.offer
 
@@ -232,7 +323,7 @@ from pathlib import Path
 from omi_edge.clock import SystemClock
 from omi_edge.config import Config, LogConfig
 from omi_edge.daemon import Daemon
-from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 import numpy as np
 
@@ -240,8 +331,8 @@ async def main():
     clock = SystemClock()
     pendant = Pendant(clock)
     config = Config(log=LogConfig(level="error"))
-    folder, links = Path(sys.argv[1]), [LoopbackLink(pendant)]
-    async with Daemon(config, folder, sys.argv[2], clock, serve_tcp=False, links=links):
+    folder, radio = Path(sys.argv[1]), LoopbackRadio(clock, [pendant])
+    async with Daemon(config, folder, sys.argv[2], clock, serve_tcp=False, radio=radio):
         while not pendant.connected:
             await asyncio.sleep(0.005)
         print("subscribed", flush=True)
@@ -255,11 +346,23 @@ asyncio.run(main())
 """
 
 
+async def _with_a_pendant(folder: Path) -> None:
+    """Make a vault that remembers the virtual pendant."""
+    clock = SystemClock()
+    await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
+    database = await asyncio.to_thread(Database.open, folder, PASSPHRASE, clock)
+    address = Pendant(clock).address
+    await database.write(
+        lambda conn: devices.remember(conn, address=address, name="Omi", own_name="Omi", now_us=clock.utc_us())
+    )
+    await database.close()
+
+
 def start_and_memory() -> list[Figure]:
     """A fresh process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "data"
-        Database.create(folder, PASSPHRASE, SystemClock())
+        asyncio.run(_with_a_pendant(folder))
         began = time.perf_counter()
         command = [sys.executable, "-c", CHILD, str(folder), PASSPHRASE]
         seconds, kilobytes = float("nan"), float("nan")
@@ -282,20 +385,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--minutes", type=float, default=5.0, help="audio for the front end")
+    parser.add_argument("--only", metavar="PART", help="front, idle, latency, start, bleak or lag")
     options = parser.parse_args()
     set_up(style="text", level="error")
     pcm = np.concatenate(list(Recording(recording_path()).read()))
-    parts: list[Callable[[], list[Figure]]] = [
-        lambda: [measure_front_end(pcm, options.minutes)],
-        lambda: [asyncio.run(idle_cost())],
-        lambda: [asyncio.run(latency(pcm))],
-        start_and_memory,
+    silence = np.random.default_rng(1).normal(0, 8, 16_000 * 60).astype(np.int16)
+    parts: list[tuple[str, Callable[[], list[Figure]]]] = [
+        ("front", lambda: [measure_front_end(pcm, options.minutes)]),
+        ("idle", lambda: [asyncio.run(idle_cost())]),
+        ("latency", lambda: [asyncio.run(latency(pcm))]),
+        ("start", start_and_memory),
+        ("bleak", lambda: [asyncio.run(over_bleak("speech", pcm, 3))]),
+        ("bleak", lambda: [asyncio.run(over_bleak("silence", silence, 2))]),
+        ("lag", lambda: asyncio.run(lag(pcm))),
     ]
+    if not bus.available():
+        print("not measured without dbus-daemon: bleak, lag", file=sys.stderr)
+        parts = [part for part in parts if part[0] not in ("bleak", "lag")]
     figures: list[Figure] = []
     console = Console()
-    for part in parts:
-        with console.status("measuring …"):
-            figures += part()
+    for name, part in parts:
+        if options.only in (None, name):
+            with console.status(f"measuring {name} …"):
+                figures += part()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {_processor()}"
     table = Table(title=f"{datetime.now(UTC).date()}: {machine}", title_justify="left")
     for heading in ("figure", "value", "bar", "", "detail"):

@@ -37,9 +37,10 @@ from omi_edge.pipeline.intake import Stored
 from omi_edge.store import audio
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path
+from tests.helpers import drive
 from tests.scripted import register
 
 START_US = 1_772_442_000_000_000
@@ -58,7 +59,8 @@ async def live(folder: Path, passphrase: str, number: int, pcm: npt.NDArray[np.i
     """Be a daemon with a pendant until somebody kills us."""
     clock = DrivenClock(START_US + number * ROUND_US)
     pendant = Pendant(clock)
-    async with Daemon(CONFIG, folder, passphrase, clock, serve_tcp=False, links=[LoopbackLink(pendant)]) as daemon:
+    radio = LoopbackRadio(clock, [pendant])
+    async with Daemon(CONFIG, folder, passphrase, clock, serve_tcp=False, radio=radio) as daemon:
 
         def acknowledge(stored: Stored) -> None:
             if stored.chunk is not None:
@@ -66,6 +68,8 @@ async def live(folder: Path, passphrase: str, number: int, pcm: npt.NDArray[np.i
                 os.write(pipe, f"{stored.chunk.id} {start_us} {crc}\n".encode())
 
         daemon.spine.on_stored = acknowledge
+        if number == 0:
+            await drive(clock, daemon.pair_device(pendant.address, None))
         os.write(pipe, b"ready\n")
         await clock.advance(2.0)
         playing = asyncio.create_task(pendant.play(iter(np.split(pcm, range(16_000, len(pcm), 16_000)))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from omi_edge.capture.replay import Recording
+from omi_edge.cli.demo import in_range
 from omi_edge.clock import DrivenClock
 from omi_edge.config import AudioConfig, Config, ConversationConfig, WearerConfig
 from omi_edge.daemon import Daemon
@@ -31,7 +33,7 @@ from omi_edge.pipeline.hearing import decode_span
 from omi_edge.store import audio, segments
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from omi_edge.virtual.loopback import LoopbackRadio
+from omi_edge.virtual import bus
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import Line, load_script, recording_path
 from omi_edge.web import wire
@@ -101,8 +103,13 @@ async def _run(place: Path) -> Run:
     )
     await asyncio.to_thread(Database.create, folder, PASSPHRASE, clock)
     pendant = Pendant(clock)
-    daemon = Daemon(config, folder, PASSPHRASE, clock, serve_tcp=False, radio=LoopbackRadio(clock, [pendant]))
-    async with daemon, ApiClient(socket=socket_path(folder)) as client:
+    async with (
+        in_range(pendant, clock) as radio,
+        Daemon(config, folder, PASSPHRASE, clock, serve_tcp=False, radio=radio) as daemon,
+        ApiClient(socket=socket_path(folder)) as client,
+    ):
+        # where there can be a bus of our own, and always on CI, this goes over real bleak
+        assert ("real bleak" in radio.transport) is (bus.available() or os.environ.get("CI") == "true")
         with daemon.bus.subscribe(after=0, limit=100_000) as subscription:
             await drive(clock, daemon.pair_device(pendant.address, None))
             await clock.advance(2.0)

@@ -25,8 +25,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from omi_edge.capture.ble import BleLink
-from omi_edge.capture.link import Link
+from omi_edge.capture.ble import BleRadio
+from omi_edge.capture.link import Radio
 from omi_edge.capture.replay import Recording
 from omi_edge.cli.present import plain, print_json
 from omi_edge.cli.settings import Number, Settings, pass_settings, verb
@@ -38,8 +38,8 @@ from omi_edge.observe import set_up
 from omi_edge.paths import socket_path
 from omi_edge.store.database import Database
 from omi_edge.virtual import bus
-from omi_edge.virtual.escort import Escorted
-from omi_edge.virtual.loopback import LoopbackLink
+from omi_edge.virtual.escort import EscortedRadio
+from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import load_script, recording_path
 from omi_edge.web import wire
@@ -51,6 +51,8 @@ if sys.platform == "linux":  # dbus-fast comes with bleak there and only there
 SILENCE_SECONDS = 8.0
 """Silence that ends a conversation in the demo: the shipped recording pauses longer than this once."""
 STEP_SECONDS = 0.5
+PAIRING_PACE = 50.0
+"""Times real time: the request goes over a socket, which knows nothing of simulated time."""
 SETTLE_SECONDS = 120.0
 """Simulated time within which the last conversation must have ended and been understood."""
 SHIPPED_QUERY = "when is the dentist"
@@ -131,16 +133,17 @@ async def _demo(
         await asyncio.to_thread(Database.create, folder, passphrase, clock)
         pendant = Pendant(clock)
         async with (
-            _in_range(pendant, clock) as link,
-            Daemon(config, folder, passphrase, clock, serve_tcp=keep, links=[link]) as daemon,
+            in_range(pendant, clock) as radio,
+            Daemon(config, folder, passphrase, clock, serve_tcp=keep, radio=radio) as daemon,
             ApiClient(socket=socket_path(folder)) as client,
         ):
             console.rule("[bold]omi-edge demo")
             device = pendant.profile.device
             console.print(f"pendant    a virtual {device.model} {device.firmware}")
-            console.print(f"link       {link.transport}")
+            console.print(f"link       {radio.transport}")
             console.print(f"recording  {escape(plain(recording.info.name))}")
             console.print(f"vault      {folder} (thrown away afterwards)\n")
+            await _pair(console, clock, client)
             seconds = await _play(console, clock, pendant, recording, client, duration, speed)
             found, said = await _show(console, client, zone(config))
             whole = audio is None and duration is None
@@ -155,16 +158,25 @@ async def _demo(
 
 
 @contextlib.asynccontextmanager
-async def _in_range(pendant: Pendant, clock: Clock) -> AsyncIterator[Link]:
-    """Have a link to ``pendant``: real bleak over a D-Bus of our own where there can be one, else in process."""
+async def in_range(pendant: Pendant, clock: Clock) -> AsyncIterator[Radio]:
+    """Have ``pendant`` near a radio: real bleak over a D-Bus of our own where there can be one, else in process."""
     async with contextlib.AsyncExitStack() as stack:
-        link: Link = LoopbackLink(pendant)
+        radio: Radio = LoopbackRadio(clock, [pendant])
         if sys.platform == "linux" and bus.available():
             with contextlib.suppress(LinkUnavailable):  # a daemon that may not run here: the other link shows as much
                 await stack.enter_async_context(bus.PrivateBus(clock))
                 await stack.enter_async_context(BluezAdapter(pendant))
-                link = Escorted(BleLink(clock), pendant, clock)
-        yield link
+                radio = EscortedRadio(BleRadio(clock), [pendant], clock)
+        yield radio
+
+
+async def _pair(console: Console, clock: DrivenClock, client: ApiClient) -> None:
+    """Pair the only pendant in sight, as its owner would."""
+    pairing = asyncio.create_task(client.request("POST", "/v1/devices", body=wire.DeviceNew(), returns=wire.DeviceItem))
+    while not pairing.done():
+        await clock.advance(STEP_SECONDS, pace=PAIRING_PACE)
+    paired = pairing.result()
+    console.print(f"paired     {escape(plain(paired.name))}, {escape(paired.id)}, link {paired.link}\n")
 
 
 async def _play(

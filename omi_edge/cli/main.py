@@ -38,9 +38,18 @@ VERBS = {
     "tasks": ("omi_edge.cli.tasks:tasks", "List, add, finish and delete tasks."),
     "close": ("omi_edge.cli.data:close", "End a conversation by hand."),
     "export": ("omi_edge.cli.data:export", "Write everything as one JSON document."),
+    "devices": ("omi_edge.cli.devices:devices", "Find, pair, show and set pendants."),
+    "pause": ("omi_edge.cli.recording:pause", "Record nothing for a while."),
+    "resume": ("omi_edge.cli.recording:resume", "Record again."),
+    "off-record": ("omi_edge.cli.recording:off_record", "Be off the record for a while."),
+    "bookmarks": ("omi_edge.cli.recording:bookmarks", "List the moments that the wearer marked, and mark one."),
     "status": ("omi_edge.cli.service:status", "Show what works, what waits and what needs attention."),
     "notices": ("omi_edge.cli.service:notices", "Show what the owner should know, and acknowledge it."),
     "doctor": ("omi_edge.cli.doctor:doctor", "Check this machine; each finding with its cure."),
+    "virtual-pendant": (
+        "omi_edge.cli.virtual_pendant:virtual_pendant",
+        "Be a pendant that unmodified bleak sees, on a D-Bus of its own, until Ctrl-C.",
+    ),
     "config": ("omi_edge.cli.setup:config", "Check and show the settings."),
     "token": ("omi_edge.cli.setup:token", "Make, list and revoke tokens for the API."),
 }
