@@ -1,7 +1,9 @@
 # Shared by the scripts beside it: finds a Python, fills .venv from the lock files, names the cure when it cannot.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-SYSTEM_TOOLS="git:git flite:flite dbus-daemon:dbus"  # program:Debian package, what `scripts/test --full` runs beside Python
+# program:Debian package, what the tests run beside Python; a pendant's bus is Linux's alone
+BUS_TOOLS=""; [ "$(uname)" != Linux ] || BUS_TOOLS="dbus-daemon:dbus"
+SYSTEM_TOOLS="git:git flite:flite $BUS_TOOLS"
 
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
 
@@ -41,9 +43,9 @@ install_into_venv() {
         fail "the packages could not be installed; see above. A package index must be reachable once."
 }
 
-system_tools() { # have the programs of SYSTEM_TOOLS, through apt where that is allowed
+system_tools() { # have these programs, each with its package, through apt where that is allowed
     local pair packages=""
-    for pair in $SYSTEM_TOOLS; do command -v "${pair%%:*}" >/dev/null || packages+=" ${pair##*:}"; done
+    for pair in "$@"; do command -v "${pair%%:*}" >/dev/null || packages+=" ${pair##*:}"; done
     [ -n "$packages" ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $packages; } >&2

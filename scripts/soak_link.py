@@ -90,6 +90,15 @@ def _forget(world: World, _: float) -> None:
     world.pendant.end()
 
 
+def _hang(world: World, seconds: float) -> None:
+    world.pendant.stall(seconds)
+    world.radio.hanging = True
+
+
+def _go_on(world: World) -> None:
+    world.radio.hanging = False
+
+
 KINDS = (
     Kind("cut", lambda w, _: w.pendant.cut(), Cause.DISCONNECTED, observable=False),
     Kind("ended by the pendant", lambda w, _: w.pendant.end(), Cause.DISCONNECTED),
@@ -101,6 +110,7 @@ KINDS = (
     Kind("battery empty", lambda w, s: w.pendant.power_off(s, graceful=False), Cause.PENDANT_OFF, (5, 60)),
     Kind("switched off by a tap", _tap_off, Cause.PENDANT_OFF, (5, 60)),
     Kind("bond forgotten", _forget, Cause.DISCONNECTED),
+    Kind("hanging, not ended", _hang, Cause.DISCONNECTED, (45, 60), observable=False, end=_go_on),
     Kind(
         "Bluetooth off", lambda w, _: w.radio.power(False), Cause.DISCONNECTED, (1, 60),
         end=lambda w: w.radio.power(True),
