@@ -15,14 +15,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import msgspec
-
 from omi_edge import gatt
-from omi_edge.capture import device
+from omi_edge.capture import device, greeting
 from omi_edge.capture.absence import Witness
+from omi_edge.capture.greeting import Greeting
 from omi_edge.capture.link import Link
 from omi_edge.clock import Clock
-from omi_edge.domain import Codec, DeviceInfo, Ending, Notification, Security
+from omi_edge.domain import Codec, Ending, Notification, Security
 from omi_edge.errors import (
     AttRefused,
     BadPeripheral,
@@ -59,20 +58,6 @@ BUTTON_SECONDS = 0.2
 Take = Callable[[Notification], None]
 
 
-class Greeting(msgspec.Struct, frozen=True):
-    """What a pendant told when it was connected; None where it does not tell."""
-
-    info: DeviceInfo
-    features: device.Features | None = None
-    clock_offset_us: int | None = None
-    """Its clock minus ours, measured before ours was set; None when it was never set."""
-    clock_set: bool = False
-    battery: int | None = None
-    charging: bool | None = None
-    led: int | None = None
-    mic_gain: int | None = None
-
-
 class Host(Protocol):
     """Whom a Receiver works for."""
 
@@ -83,7 +68,7 @@ class Host(Protocol):
     async def connected(self, codec: Codec, security: Security) -> Take:
         """A connection streams; return where its notifications go."""
 
-    async def greeted(self, greeting: Greeting) -> None:
+    async def greeted(self, told: Greeting) -> None:
         """The pendant has told everything about itself."""
 
     def battery(self, percent: int | None, charging: bool | None) -> None:
@@ -280,51 +265,16 @@ class Receiver:
             await self._link.close()
 
     async def _greet(self, name: str, session: _Session) -> None:
-        """Ask for everything but audio. What a pendant refuses or lacks is left out."""
-        info = DeviceInfo(self._link.address, name, *[await self._text(uuid) for uuid in _INFORMATION])
+        """Hear who it is, then follow what it tells beside audio."""
+        info = await greeting.introduce(self._link, name)
         self._witness.mic_sleeps = device.mic_sleeps(info)
-        offset_us, was_set = await self._settle_clock(info)
-        greeting = Greeting(
-            info,
-            features=device.features_of(await self._optional(gatt.FEATURES)),
-            clock_offset_us=offset_us,
-            clock_set=was_set,
-            battery=device.percent_of(await self._optional(gatt.BATTERY_LEVEL)),
-            charging=device.charging_of(await self._optional(gatt.CHARGING)) if _is_cv1(info) else None,
-            led=_one_of(await self._optional(gatt.LED_DIM_RATIO), device.LED_MAX) if _is_cv1(info) else None,
-            mic_gain=_one_of(await self._optional(gatt.MIC_GAIN), device.MIC_GAIN_MAX) if _is_cv1(info) else None,
-        )
+        told = await greeting.ask(self._link, self._clock, info)
         self._alive(session)
-        await self._host.greeted(greeting)
+        await self._host.greeted(told)
         await self._follow(gatt.BATTERY_LEVEL, session, self._on_battery)
         await self._follow(gatt.BUTTON, session, self._on_button)
-        if _is_cv1(info):
+        if device.may_write_settings(info):
             await self._follow(gatt.CHARGING, session, self._on_charging)
-
-    async def _settle_clock(self, info: DeviceInfo) -> tuple[int | None, bool]:
-        """Read the pendant's clock, then set it; the difference tells when stored audio was really heard."""
-        if device.model_of(info) is device.Model.GLASS or not self._link.offers(gatt.TIME_SET):
-            return None, False
-        before_us = self._clock.utc_us()
-        seconds = device.clock_of(await self._optional(gatt.TIME_GET))
-        after_us = self._clock.utc_us()
-        # it counts whole seconds: the middle of the second, against the middle of the read
-        offset_us = None if seconds is None else seconds * 1_000_000 + 500_000 - (before_us + after_us) // 2
-        try:
-            await self._link.write(gatt.TIME_SET, device.clock_value(self._clock.utc_us()))
-        except (AttRefused, BadPeripheral, NotEncrypted):
-            return offset_us, False
-        return offset_us, True
-
-    async def _text(self, uuid: str) -> str:
-        return device.text_of(await self._optional(uuid))
-
-    async def _optional(self, uuid: str) -> bytes:
-        if not self._link.offers(uuid):
-            return b""
-        with contextlib.suppress(AttRefused, BadPeripheral, NotEncrypted):
-            return await self._link.read(uuid)
-        return b""
 
     async def _follow(self, uuid: str, session: _Session, take: Callable[[bytes], None]) -> None:
         if not self._link.offers(uuid):
@@ -423,17 +373,6 @@ class _Session:
             self._held.append(notification)
         else:
             self.thrown_away += 1
-
-
-_INFORMATION = (gatt.MODEL_NUMBER, gatt.FIRMWARE_REVISION, gatt.HARDWARE_REVISION, gatt.MANUFACTURER_NAME)
-
-
-def _is_cv1(info: DeviceInfo) -> bool:
-    return device.may_write_settings(info)
-
-
-def _one_of(value: bytes, most: int) -> int | None:
-    return value[0] if value and value[0] <= most else None
 
 
 def _known_codec(value: bytes) -> Codec:

@@ -11,6 +11,7 @@ import msgspec
 from omi_edge import gatt
 from omi_edge.capture import device
 from omi_edge.capture.device import Storage
+from omi_edge.capture.greeting import introduce
 from omi_edge.capture.link import Link, Radio
 from omi_edge.clock import Clock
 from omi_edge.config import DeviceConfig
@@ -19,6 +20,7 @@ from omi_edge.errors import (
     AttRefused,
     BadInput,
     BadPeripheral,
+    BondLost,
     LinkUnavailable,
     NotEncrypted,
     NotReady,
@@ -201,15 +203,15 @@ class Devices:
 
     async def _introduce(self, link: Link) -> tuple[DeviceInfo, bool]:
         """Connect for the first time: hear who it is, and bond."""
-        sighting = await link.connect()
+        try:
+            sighting = await link.connect()
+        except BondLost:  # the cure for that is to pair, and the old key is in the way
+            await link.unpair()
+            sighting = await link.connect()
         if not (link.offers(gatt.AUDIO_DATA) and link.offers(gatt.AUDIO_CODEC)):
             raise BadPeripheral("this device has a pendant's service but none of its audio: it is no Omi pendant.")
         bonded = await self._bond(link)
-        texts = [
-            device.text_of(await link.read(uuid)) if link.offers(uuid) else ""
-            for uuid in (gatt.MODEL_NUMBER, gatt.FIRMWARE_REVISION, gatt.HARDWARE_REVISION, gatt.MANUFACTURER_NAME)
-        ]
-        return DeviceInfo(sighting.address, sighting.name, *texts), bonded
+        return await introduce(link, sighting.name), bonded
 
     async def _bond(self, link: Link) -> bool:
         if link.security is Security.BONDED:

@@ -13,10 +13,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
-from omi_edge.capture.absence import Hole, Witness
+from omi_edge.capture.absence import Witness
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config
-from omi_edge.domain import Cause, Codec, ConversationState, Gap, Job, Notice, Severity, Stage
+from omi_edge.domain import Codec, ConversationState, Job, Notice, Severity, Stage
 from omi_edge.errors import BadInput, DiskFull, NotFound, OmiEdgeError
 from omi_edge.events import Bus
 from omi_edge.ids import new_id
@@ -24,12 +24,13 @@ from omi_edge.listen.gate import SpeechGate
 from omi_edge.listen.vad import SileroVad
 from omi_edge.memory.conversation import is_over
 from omi_edge.pipeline.engines import Engines
+from omi_edge.pipeline.gaps import Gaps
 from omi_edge.pipeline.hearing import Hearing, Missing
 from omi_edge.pipeline.intake import Intake, Stored
 from omi_edge.pipeline.jobs import JobRunner
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.stages import Stages
-from omi_edge.store import audio, conversations, gaps, jobs, notices, segments, sources, withheld
+from omi_edge.store import audio, conversations, jobs, notices, segments, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
@@ -45,9 +46,6 @@ SPEED_SECONDS = 15.0
 SLOW, FAST_AGAIN = 1.0, 0.8
 """Real-time factors at which a tier is called slow, and no longer."""
 FOREVER_US = 1 << 62
-SEAM_US = 1_000_000
-"""What is missing for less beside a muted stretch belongs to it: bursts come every 100 ms, and packets under way when
-the owner spoke are thrown away with the rest."""
 
 
 class Spine:
@@ -71,6 +69,7 @@ class Spine:
         self._intakes: dict[str, Intake] = {}
         self._witnesses: dict[str, Witness] = {}
         """What was seen of the link of each live source."""
+        self._gaps = Gaps(db, clock, bus)
         self._withheld = False
         self._capture = ThreadPoolExecutor(1, thread_name_prefix="capture")
         self.live = LiveTranscriber(engines, bus, clock, self._behind)
@@ -258,34 +257,7 @@ class Spine:
             self.jobs.poke()
 
     async def _missing(self, source_id: str, missing: Missing) -> None:
-        """Note a stretch without frames: what the owner withheld of it, and the rest with its causes."""
-        codec = self._intakes[source_id].codec
-        length_us = missing.end_us - missing.start_us
-        spans = await self._db.read(
-            functools.partial(withheld.listed, since_us=missing.start_us, until_us=missing.end_us)
-        )
-        witness = self._witnesses.get(source_id)
-        hole = Hole(
-            missing.end_boot_us - length_us, missing.end_boot_us, missing.lost, missing.jump, missing.reconnected,
-            missing.quiet_us, codec.frame_us, bool(spans),
-        )  # fmt: skip
-        causes = witness.causes(hole) if witness is not None else (Cause.UNKNOWN,)
-        frames = missing.lost + hole.lost_in_flight
-        found = [
-            Gap(source_id, start_us, end_us, (Cause(kind),) if kind else causes, 0 if kind else frames)
-            for start_us, end_us, kind in _apart(missing.start_us, missing.end_us, spans)
-        ]
-
-        def commit(conn: Connection) -> None:
-            for gap in found:
-                gaps.put(conn, gap)
-
-        await self._db.write(commit)
-        for gap in found:
-            self._bus.publish(
-                "gap", self._clock.utc_us(), source_id=source_id, start_us=gap.start_us, end_us=gap.end_us,
-                causes=list(gap.causes), frames=gap.frames,
-            )  # fmt: skip
+        await self._gaps.settle(source_id, missing, self._intakes[source_id].codec, self._witnesses.get(source_id))
 
     def _behind(self) -> bool:
         return Stage.TRANSCRIBE.value in self.jobs.working
@@ -413,28 +385,6 @@ class Spine:
         )
         self._bus.publish("notice", now_us, id=notice.id, code=code, severity=severity.value, message=message)
         return notice
-
-
-def _apart(start_us: int, end_us: int, spans: list[withheld.WithheldRow]) -> list[tuple[int, int, str]]:
-    """Cut [start, end) into pieces that the owner withheld, each with its kind, and the rest, with "". In order."""
-    pieces: list[tuple[int, int, str]] = []
-    at_us = start_us
-    for row in sorted(spans, key=lambda row: row.start_us):
-        low_us = max(at_us, row.start_us)
-        high_us = min(end_us, end_us if row.end_us is None else row.end_us)
-        if low_us - at_us > SEAM_US:
-            pieces.append((at_us, low_us, ""))
-        else:
-            low_us = at_us
-        if high_us > low_us:
-            pieces.append((low_us, high_us, row.kind.value))
-            at_us = high_us
-    if end_us - at_us > SEAM_US or not pieces:
-        pieces.append((at_us, end_us, ""))
-    elif at_us < end_us:
-        first_us, _, kind = pieces[-1]
-        pieces[-1] = (first_us, end_us, kind)
-    return pieces
 
 
 async def _logged(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -15,8 +15,9 @@ from omi_edge.capture import device
 from omi_edge.capture.absence import Witness
 from omi_edge.capture.battery import Gauge, Level, Sample, hours_left
 from omi_edge.capture.device import Button, Features, Model
+from omi_edge.capture.greeting import Greeting
 from omi_edge.capture.link import Link
-from omi_edge.capture.receiver import Greeting, Receiver, Take
+from omi_edge.capture.receiver import Receiver, Take
 from omi_edge.clock import Clock, held
 from omi_edge.config import DeviceConfig
 from omi_edge.domain import Codec, DeviceInfo, DeviceState, Ending, LinkState, Security, Severity
@@ -124,20 +125,20 @@ class Wearable:
         self._become(LinkState.CONNECTED, security=security, codec=int(codec))
         return intake.notify
 
-    async def greeted(self, greeting: Greeting) -> None:
+    async def greeted(self, told: Greeting) -> None:
         """See Host."""
-        self.info, self._features = greeting.info, greeting.features
-        info = greeting.info
+        self.info, self._features = told.info, told.features
+        info = told.info
         await self._note(
             own_name=info.name, model=info.model, firmware=info.firmware, hardware=info.hardware,
-            manufacturer=info.manufacturer, codec=self.state.codec, clock_offset_us=greeting.clock_offset_us,
-            features=int(greeting.features) if greeting.features is not None else None, clock_us=self._clock.utc_us(),
+            manufacturer=info.manufacturer, codec=self.state.codec, clock_offset_us=told.clock_offset_us,
+            features=int(told.features) if told.features is not None else None, clock_us=self._clock.utc_us(),
         )  # fmt: skip
         self.state = replace(
-            self.state, features=greeting.features.names if greeting.features is not None else (), led=greeting.led,
-            mic_gain=greeting.mic_gain, storage=device.storage_of(info).value,
+            self.state, features=told.features.names if told.features is not None else (), led=told.led,
+            mic_gain=told.mic_gain, storage=device.storage_of(info).value,
         )  # fmt: skip
-        self.battery(greeting.battery, greeting.charging)
+        self.battery(told.battery, told.charging)
         note = device.firmware_note(info)
         if note is not None:
             await self._spine.raise_notice(note.code, Severity.INFO, (self.address,), note.message)
@@ -262,7 +263,8 @@ class Wearable:
         if self._connection != connection or self._intake is None:
             return
         with held(self._clock):
-            await self.buzz(await self._acts.gesture(act, self._intake.source_id))
+            done = await self._acts.gesture(act, self._intake.source_id)
+        await self.buzz(done)  # not held: the pendant may answer only when time goes on
 
     async def _keep_battery(self, sample: Sample) -> None:
         def work(conn: Connection) -> list[devices.BatteryRow]:

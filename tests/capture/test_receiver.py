@@ -14,6 +14,7 @@ from omi_edge import gatt
 from omi_edge.capture import receiver as receiver_module
 from omi_edge.capture.absence import Witness
 from omi_edge.capture.device import Button, Features
+from omi_edge.capture.greeting import Greeting
 from omi_edge.capture.link import Link, OnValue
 from omi_edge.capture.receiver import (
     FLOOD_BURST,
@@ -22,7 +23,6 @@ from omi_edge.capture.receiver import (
     LIVENESS_SECONDS,
     REFUSED_WAIT_SECONDS,
     STABLE_SECONDS,
-    Greeting,
     Receiver,
     Take,
 )
@@ -148,8 +148,8 @@ class Owner:
             raise self.error
         return self.taken.append
 
-    async def greeted(self, greeting: Greeting) -> None:
-        self.greetings.append(greeting)
+    async def greeted(self, told: Greeting) -> None:
+        self.greetings.append(told)
 
     def battery(self, percent: int | None, charging: bool | None) -> None:
         self.levels.append((percent, charging))

@@ -1,0 +1,79 @@
+"""What is missing of a source's timeline, written down: what the owner withheld, and the rest with its causes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from omi_edge.capture.absence import Hole, Witness
+from omi_edge.clock import Clock
+from omi_edge.domain import Cause, Codec, Gap
+from omi_edge.events import Bus
+from omi_edge.pipeline.hearing import Missing
+from omi_edge.store import gaps, withheld
+from omi_edge.store.connection import Connection
+from omi_edge.store.database import Database
+from omi_edge.store.withheld import WithheldRow
+
+SEAM_US = 1_000_000
+"""What is missing for less beside a muted stretch belongs to it: bursts come every 100 ms, and packets under way when
+the owner spoke are thrown away with the rest."""
+
+
+class Gaps:
+    """Settles the holes of all sources."""
+
+    def __init__(self, db: Database, clock: Clock, bus: Bus) -> None:
+        self._db = db
+        self._clock = clock
+        self._bus = bus
+
+    async def settle(self, source_id: str, missing: Missing, codec: Codec, witness: Witness | None) -> list[Gap]:
+        """Store a stretch without frames and tell it. Raises VaultError when it cannot be stored."""
+        spans = await self._db.read(
+            functools.partial(withheld.listed, since_us=missing.start_us, until_us=missing.end_us)
+        )
+        hole = Hole(
+            missing.end_boot_us - (missing.end_us - missing.start_us), missing.end_boot_us, missing.lost, missing.jump,
+            missing.reconnected, missing.quiet_us, codec.frame_us, bool(spans),
+        )  # fmt: skip
+        causes = witness.causes(hole) if witness is not None else (Cause.UNKNOWN,)
+        frames = missing.lost + hole.lost_in_flight
+        found = [
+            Gap(source_id, start_us, end_us, (Cause(kind),) if kind else causes, 0 if kind else frames)
+            for start_us, end_us, kind in apart(missing.start_us, missing.end_us, spans)
+        ]
+
+        def commit(conn: Connection) -> None:
+            for gap in found:
+                gaps.put(conn, gap)
+
+        await self._db.write(commit)
+        for gap in found:
+            self._bus.publish(
+                "gap", self._clock.utc_us(), source_id=source_id, start_us=gap.start_us, end_us=gap.end_us,
+                causes=list(gap.causes), frames=gap.frames,
+            )  # fmt: skip
+        return found
+
+
+def apart(start_us: int, end_us: int, spans: Sequence[WithheldRow]) -> list[tuple[int, int, str]]:
+    """Cut [start, end) into what the owner withheld, each piece with its kind, and the rest, with "". In order."""
+    pieces: list[tuple[int, int, str]] = []
+    at_us = start_us
+    for row in sorted(spans, key=lambda row: row.start_us):
+        low_us = max(at_us, row.start_us)
+        high_us = end_us if row.end_us is None else min(end_us, row.end_us)
+        if high_us <= low_us:
+            continue
+        if low_us - at_us > SEAM_US:
+            pieces.append((at_us, low_us, ""))
+            at_us = low_us
+        pieces.append((at_us, high_us, row.kind.value))
+        at_us = high_us
+    if end_us - at_us > SEAM_US or not pieces:
+        pieces.append((at_us, end_us, ""))
+    elif at_us < end_us:
+        first_us, _, kind = pieces[-1]
+        pieces[-1] = (first_us, end_us, kind)
+    return pieces
