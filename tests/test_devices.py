@@ -508,6 +508,18 @@ async def test_the_pendants_clock_is_measured_and_set(world: World) -> None:
         assert pendant.clock.now() == pytest.approx(world.clock.utc_us() / 1e6, abs=1.1)
 
 
+@pytest.mark.parametrize(("profile", "small"), [
+    ("devkit2-2.0.10", {"data_length": 27}), ("cv1-3.0.15", {"mtu": 23}),
+])  # fmt: skip
+async def test_a_link_too_small_for_audio_is_explained(world: World, profile: str, small: dict[str, Any]) -> None:
+    pendant = world.pendant(profile, **small)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 80)
+        assert await kept_seconds(daemon) == 0
+        assert (await notices_of(daemon))["no-audio"] == 1
+
+
 # --- battery ----------------------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,9 @@ STABLE_SECONDS = 10.0
 """A connection that held this long was a success: audio starts 1.3 s after the connection (dossier §2.2)."""
 LIVENESS_SECONDS = 20.0
 """Without a sign of life for this long the battery is read; pendants tell it every 5 or 15 s (dossier §4.8)."""
+DEAF_SECONDS = 60.0
+"""Without a single packet for so long no audio will come: it starts 1.3 s after the connection (dossier §2.2), unless
+the link's packets are too small for it (dossier §2.3)."""
 HELD_LIMIT = 1000
 """Notifications held before the codec is known: 20 s at 50 a second; reading it takes a few hundred milliseconds."""
 FLOOD_PER_SECOND = 1000.0
@@ -76,6 +79,9 @@ class Host(Protocol):
 
     def pressed(self, button: device.Button) -> None:
         """The button was used."""
+
+    def deaf(self, now: bool) -> None:
+        """A pendant whose microphone never sleeps has sent no audio since it was connected; or it does at last."""
 
     async def ended(self, ending: Ending) -> None:
         """A connection that streamed is over."""
@@ -211,8 +217,14 @@ class Receiver:
         """Greet; then return when the link is dead although nobody said so."""
         try:
             await self._greet(name, session)
+            began_us = self._clock.boot_us()
+            deaf = False
             while True:
                 await self._clock.sleep(LIVENESS_SECONDS / 2)
+                waited = self._clock.boot_us() - began_us >= DEAF_SECONDS * 1e6
+                if (not session.heard and waited and not self._witness.mic_sleeps) is not deaf:
+                    deaf = not deaf
+                    self._host.deaf(deaf)
                 quiet_us = self._clock.boot_us() - session.alive_us
                 if quiet_us >= LIVENESS_SECONDS * 1e6:
                     await self._link.read(gatt.BATTERY_LEVEL)
@@ -335,6 +347,8 @@ class _Session:
     def __init__(self, clock: Clock) -> None:
         self.thrown_away = 0
         self.alive_us = clock.boot_us()
+        self.heard = False
+        """Whether any audio came."""
         self.over = False
         self._clock = clock
         self._held: list[Notification] = []
@@ -353,6 +367,7 @@ class _Session:
             return
         self._allowance -= 1
         self.alive_us = now_us
+        self.heard = True
         self._take(Notification(data, now_us))
 
     def hand_over(self, take: Take) -> None:

@@ -169,6 +169,20 @@ class Wearable:
         if act != "nothing":
             self._soon(self._gesture(act, after=TAP_SECONDS if button is Button.SINGLE_TAP else 0.0))
 
+    def deaf(self, now: bool) -> None:
+        """See Host."""
+        if not now:
+            self._soon(self._clear("no-audio"))
+            return
+        if device.model_of(self.info) in (Model.DEVKIT1, Model.DEVKIT2):
+            why = (
+                "This machine's Bluetooth adapter may lack the Data Length Extension of Bluetooth 4.2, without which a "
+                "development kit sends none. Use a newer adapter."
+            )
+        else:
+            why = "The link's packets may be too small for it (MTU below 100). Another adapter may do better."
+        self._soon(self._tell("no-audio", Severity.ERROR, f"{self._name} is connected but sends no audio. {why}"))
+
     async def ended(self, ending: Ending) -> None:
         """See Host."""
         with held(self._clock):

@@ -141,6 +141,7 @@ class Owner:
         self.buttons: list[Button] = []
         self.renewed: list[OmiEdgeError | None] = []
         self.error: OmiEdgeError | None = None
+        self.deafness: list[bool] = []
 
     async def connected(self, codec: Codec, security: Security) -> Take:
         self.codecs.append(codec)
@@ -156,6 +157,9 @@ class Owner:
 
     def pressed(self, button: Button) -> None:
         self.buttons.append(button)
+
+    def deaf(self, now: bool) -> None:
+        self.deafness.append(now)
 
     async def ended(self, ending: Ending) -> None:
         self.endings.append(ending)
@@ -391,6 +395,21 @@ async def test_a_pendant_that_refuses_to_tell_its_battery_lives(clock: DrivenClo
     async with running(link, clock, owner):
         await clock.advance(600)
         assert (link.calls.count("connect"), owner.endings) == (1, [])
+
+
+async def test_one_that_never_sends_audio_is_told_unless_its_microphone_may_sleep(clock: DrivenClock) -> None:
+    link, owner = ScriptedLink(), Owner()
+    async with running(link, clock, owner):
+        await clock.advance(300)
+        assert owner.deafness == []
+    link, owner = ScriptedLink(), Owner()
+    link.values[gatt.FIRMWARE_REVISION] = b"3.0.15"
+    async with running(link, clock, owner):
+        await clock.advance(300)
+        assert owner.deafness == [True]
+        link.sends(b"\0\0\0audio")
+        await clock.advance(30)
+        assert owner.deafness == [True, False]
 
 
 async def test_an_unbonded_link_carries_nothing_where_encryption_is_required(clock: DrivenClock) -> None:

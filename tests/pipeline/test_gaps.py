@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,5 +45,5 @@ def test_the_pieces_fill_the_hole_without_overlap(edges: list[int], length: int)
     pieces = apart(0, length * S, spans)
     assert pieces[0][0] == 0
     assert pieces[-1][1] == length * S
-    assert all(before[1] == after[0] for before, after in zip(pieces, pieces[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(pieces))
     assert all(end - start > SEAM_US for start, end, kind in pieces if not kind and len(pieces) > 1)
