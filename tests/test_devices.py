@@ -138,6 +138,7 @@ async def test_the_only_pendant_in_sight_is_paired_remembered_and_heard(world: W
         await world.clock.advance(3)
         state = daemon.device_state(row.address)
         assert (state.state, state.security, state.battery) == (LinkState.CONNECTED, Security.BONDED, 82)
+        assert state.rssi == -60
         assert (state.led, state.mic_gain, state.storage, state.codec) == (50, 6, "ring", Codec.OPUS_20MS)
         assert "haptic" in state.features
         await world.hear(pendant, 5)

@@ -21,7 +21,7 @@ from omi_edge.capture.absence import Witness
 from omi_edge.capture.greeting import Greeting
 from omi_edge.capture.link import Link
 from omi_edge.clock import Clock
-from omi_edge.domain import Codec, Ending, Notification, Security
+from omi_edge.domain import Codec, Ending, Notification, Security, Sighting
 from omi_edge.errors import (
     AttRefused,
     BadPeripheral,
@@ -159,7 +159,7 @@ class Receiver:
             self.streaming = True
             self._renewed = False
             log.info("link up", extra={"codec": int(codec), "security": self._link.security.value})
-            ending = await self._stay(sighting.name, session)
+            ending = await self._stay(sighting, session)
         except OmiEdgeError as error:  # of the link, or of the store behind the host: both may come back
             self._end(session)
             await self._link.close()
@@ -198,10 +198,10 @@ class Receiver:
             await self._host.ended(Ending.UNKNOWN)
         await self._host.failed(error)
 
-    async def _stay(self, name: str, session: _Session) -> Ending:
+    async def _stay(self, sighting: Sighting, session: _Session) -> Ending:
         """Greet, then watch until the connection ends."""
         ended = asyncio.create_task(self._link.wait_disconnected())
-        tending = asyncio.create_task(self._tend(name, session))
+        tending = asyncio.create_task(self._tend(sighting, session))
         try:
             await asyncio.wait([ended, tending], return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -213,10 +213,10 @@ class Receiver:
                 task.cancel()
             await asyncio.gather(ended, tending, return_exceptions=True)
 
-    async def _tend(self, name: str, session: _Session) -> None:
+    async def _tend(self, sighting: Sighting, session: _Session) -> None:
         """Greet; then return when the link is dead although nobody said so."""
         try:
-            await self._greet(name, session)
+            await self._greet(sighting, session)
             began_us = self._clock.boot_us()
             deaf = False
             while True:
@@ -276,11 +276,11 @@ class Receiver:
         finally:
             await self._link.close()
 
-    async def _greet(self, name: str, session: _Session) -> None:
+    async def _greet(self, sighting: Sighting, session: _Session) -> None:
         """Hear who it is, then follow what it tells beside audio."""
-        info = await greeting.introduce(self._link, name)
+        info = await greeting.introduce(self._link, sighting.name)
         self._witness.mic_sleeps = device.mic_sleeps(info)
-        told = await greeting.ask(self._link, self._clock, info)
+        told = await greeting.ask(self._link, self._clock, info, sighting.rssi)
         self._alive(session)
         await self._host.greeted(told)
         await self._follow(gatt.BATTERY_LEVEL, session, self._on_battery)

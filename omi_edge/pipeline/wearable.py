@@ -130,12 +130,12 @@ class Wearable:
         self.info, self._features = told.info, told.features
         info = told.info
         await self._note(
-            own_name=info.name, model=info.model, firmware=info.firmware, hardware=info.hardware,
+            own_name=info.name, rssi=told.rssi, model=info.model, firmware=info.firmware, hardware=info.hardware,
             manufacturer=info.manufacturer, codec=self.state.codec, clock_offset_us=told.clock_offset_us,
             features=int(told.features) if told.features is not None else None, clock_us=self._clock.utc_us(),
         )  # fmt: skip
         self.state = replace(
-            self.state, features=told.features.names if told.features is not None else (), led=told.led,
+            self.state, features=told.features.names if told.features is not None else (), rssi=told.rssi, led=told.led,
             mic_gain=told.mic_gain, storage=device.storage_of(info).value,
         )  # fmt: skip
         self.battery(told.battery, told.charging)
@@ -327,7 +327,9 @@ class Wearable:
             codec=self.state.codec if codec is None else codec,
         )  # fmt: skip
         self._tell_state()
-        log.info("pendant", extra={"state": state.value} | ({"cause": cause} if cause else {}))
+        log.info(
+            "pendant", extra={"device": self.address[-5:], "state": state.value} | ({"cause": cause} if cause else {})
+        )
 
     def _tell_state(self) -> None:
         self._bus.publish(
