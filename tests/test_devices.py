@@ -221,6 +221,21 @@ async def test_a_bond_that_the_pendant_forgot_is_renewed_with_a_notice(world: Wo
         assert (await notices_of(daemon))["bond-renewed"] == 1
 
 
+async def test_pairing_by_hand_replaces_a_bond_that_the_pendant_forgot(world: World) -> None:
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        # it forgets the bond that was renewed as well, so that only its owner can help
+        pendant.forget_bonds()
+        pendant.faults = Faults(stale_bond=True)
+        pendant._forgetful = True
+        pendant.cut()
+        await world.clock.advance(5)
+        assert daemon.device_state(pendant.address).cause == "bond-lost"
+        await world.paired(daemon, pendant)
+        assert daemon.device_state(pendant.address).security is Security.BONDED
+
+
 async def test_a_pendant_that_wants_encryption_gets_it(world: World) -> None:
     pendant = world.pendant(faults=Faults(insufficient_encryption=True))
     async with world.daemon(require_encryption="off") as daemon:
