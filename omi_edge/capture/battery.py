@@ -16,6 +16,9 @@ KEEP_PERCENT = 5
 KEEP_SECONDS = 900.0
 """What is worth a row: a change of so much, so much time, or the crossing of a bar (dossier §8, as Omi's app)."""
 
+LEAST_SECONDS = 4.0
+"""Rows are no nearer than this, whatever a pendant tells; an honest one tells every 5 s (dossier §4.8)."""
+
 
 class Sample(msgspec.Struct, frozen=True):
     """One reading."""
@@ -60,6 +63,8 @@ class Gauge:
     def worth_keeping(self, sample: Sample) -> bool:
         """Say whether a reading is to be stored; the answer yes counts it as stored."""
         kept = self.kept
+        if kept is not None and 0 <= sample.at_us - kept.at_us < LEAST_SECONDS * 1e6:
+            return False
         worth = (
             kept is None
             or sample.charging is not kept.charging
