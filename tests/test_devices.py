@@ -21,6 +21,7 @@ from omi_edge.errors import (
     BadInput,
     BadPeripheral,
     BluetoothOff,
+    DiskFull,
     LinkLost,
     LinkUnavailable,
     NotFound,
@@ -331,6 +332,27 @@ async def test_a_microphone_that_sleeps_is_told_from_a_link_that_fails(world: Wo
         assert pendant.connected
         row = await daemon.db.read(lambda conn: devices.get(conn, pendant.address))
         assert row.connects == 1
+
+
+async def test_a_full_disk_does_not_keep_a_pendant_from_being_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+
+        def full(*_: object, **__: object) -> None:
+            raise DiskFull("no space.")
+
+        with monkeypatch.context() as patch:
+            for module, name in ((devices, "began"), (devices, "note"), (notices, "clear"), (audio, "put")):
+                patch.setattr(module, name, full)
+            pendant.cut()
+            await world.clock.advance(3)
+            assert daemon.device_state(pendant.address).state is LinkState.CONNECTED
+            await world.hear(pendant, 5)
+        await world.clock.advance(10)
+        assert await kept_seconds(daemon) == pytest.approx(5, abs=0.1)
 
 
 # --- mute and off the record ------------------------------------------------------------------------------------------

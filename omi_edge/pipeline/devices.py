@@ -163,7 +163,10 @@ class Devices:
 
     async def rename(self, address: str, name: str) -> DeviceRow:
         """Give a pendant another name here. Raises NotFound or BadInput."""
-        return await self._db.write(lambda conn: devices.rename(conn, address, name))
+        row = await self._db.write(lambda conn: devices.rename(conn, address, name))
+        if (wearable := self._wearables.get(row.address.lower())) is not None:
+            wearable.name = row.name
+        return row
 
     async def set(self, address: str, led: int | None, mic_gain: int | None, own_name: str | None) -> DeviceState:
         """Change settings on a connected pendant. Raises NotFound, BadInput, LinkLost, AttRefused."""

@@ -33,8 +33,8 @@ WAITING_LIMIT = 60_000
 GATHER_SECONDS = 0.4
 """While nobody speaks notifications wait for one another: four bursts at once cost little more than one (measured)."""
 BURST_SECONDS = 0.15
-"""While somebody speaks they wait for the rest of their burst and for the next: a third of the hand-overs to the capture
-thread, and larger blocks for the VAD (measured over real bleak: 3.1 % of a core in place of 3.8)."""
+"""While somebody speaks they wait for the rest of their burst and for the next: fewer hand-overs to the capture thread,
+and larger blocks for the VAD (measured over real bleak: 3.1 % of a core in place of 3.8)."""
 READY_LIMIT = 64
 """Items between the capture thread and the writer."""
 RETRY_SECONDS = 5.0

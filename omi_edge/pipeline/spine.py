@@ -155,7 +155,9 @@ class Spine:
             )  # fmt: skip
             return row.id
 
-        source_id = await self._db.write(find)
+        known_row = await self._db.read(lambda conn: sources.for_device(conn, device_id))
+        # nothing is written for one that is known: a full disk must not keep a pendant from being heard
+        source_id = known_row.id if known_row is not None else await self._db.write(find)
         self._witnesses[source_id] = witness
         known = self._intakes.get(source_id)
         if known is not None and known.codec is codec:

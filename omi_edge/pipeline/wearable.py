@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Coroutine
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -21,7 +21,7 @@ from omi_edge.capture.receiver import Receiver, Take
 from omi_edge.clock import Clock, held
 from omi_edge.config import DeviceConfig
 from omi_edge.domain import Codec, DeviceInfo, DeviceState, Ending, LinkState, Security, Severity
-from omi_edge.errors import BadInput, LinkError, LinkUnavailable, OmiEdgeError, PendantAbsent
+from omi_edge.errors import BadInput, LinkError, LinkUnavailable, OmiEdgeError, PendantAbsent, VaultError
 from omi_edge.events import Bus
 from omi_edge.pipeline.intake import Intake
 from omi_edge.pipeline.spine import Spine
@@ -31,6 +31,8 @@ from omi_edge.store.database import Database
 from omi_edge.store.devices import DeviceRow
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TAP_SECONDS = 1.0
 """A tap that the link's end follows so soon may have switched the pendant off (dossier §4.4): it is no gesture then."""
@@ -66,7 +68,8 @@ class Wearable:
             features=self._features.names if self._features is not None else (),
             storage=device.storage_of(self.info).value if row.firmware else "",
         )
-        self._name = row.name
+        self.name = row.name
+        """What the owner calls it."""
         self._db = db
         self._clock = clock
         self._bus = bus
@@ -115,10 +118,10 @@ class Wearable:
     async def connected(self, codec: Codec, security: Security) -> Take:
         """See Host."""
         with held(self._clock):
-            intake = await self._spine.open_pendant(self.address, self._name, codec, self._witness)
+            intake = await self._spine.open_pendant(self.address, self.name, codec, self._witness)
             intake.reconnected()
             self._intake = intake
-            self._connection = await self._db.write(
+            self._connection = await self._write(
                 lambda conn: devices.began(conn, self.address, at_us=self._clock.utc_us(), security=security.value)
             )
             await self._clear("bluetooth-unavailable", "pendant-refused")
@@ -141,7 +144,7 @@ class Wearable:
         self.battery(told.battery, told.charging)
         note = device.firmware_note(info)
         if note is not None:
-            await self._spine.raise_notice(note.code, Severity.INFO, (self.address,), note.message)
+            await self._tell(note.code, Severity.INFO, note.message)
 
     def battery(self, percent: int | None, charging: bool | None) -> None:
         """See Host."""
@@ -181,7 +184,7 @@ class Wearable:
             )
         else:
             why = "The link's packets may be too small for it (MTU below 100). Another adapter may do better."
-        self._soon(self._tell("no-audio", Severity.ERROR, f"{self._name} is connected but sends no audio. {why}"))
+        self._soon(self._tell("no-audio", Severity.ERROR, f"{self.name} is connected but sends no audio. {why}"))
 
     async def ended(self, ending: Ending) -> None:
         """See Host."""
@@ -191,7 +194,7 @@ class Wearable:
             connection, self._connection = self._connection, None
             if connection is not None:
                 now_us = self._clock.utc_us()
-                await self._db.write(
+                await self._write(
                     functools.partial(devices.ended, connection_id=connection, at_us=now_us, ending=ending.value)
                 )
                 await self._note(seen_us=now_us)
@@ -212,17 +215,17 @@ class Wearable:
         if state is LinkState.UNAVAILABLE:
             await self._tell("bluetooth-unavailable", Severity.ERROR, f"Nothing can be heard: {error}")
         elif state is LinkState.REFUSED:
-            await self._tell("pendant-refused", Severity.ERROR, f"{self._name} captures nothing: {error}")
+            await self._tell("pendant-refused", Severity.ERROR, f"{self.name} captures nothing: {error}")
         elif not isinstance(error, (PendantAbsent, LinkError)):
             log.warning("a pendant waits", extra={"cause": error.slug})
 
     async def bond_renewed(self, error: OmiEdgeError | None) -> None:
         """See Host."""
         if error is None:
-            await self._tell("bond-renewed", Severity.WARNING, f"{self._name} had forgotten its pairing; it was paired "
+            await self._tell("bond-renewed", Severity.WARNING, f"{self.name} had forgotten its pairing; it was paired "
                              "anew. If you did not reset it, look whether somebody else did.")  # fmt: skip
         else:
-            await self._tell("bond-lost", Severity.ERROR, f"{self._name} forgot its pairing and could not be paired "
+            await self._tell("bond-lost", Severity.ERROR, f"{self.name} forgot its pairing and could not be paired "
                              f"anew: {error} Pair it with `omi-edge devices pair {self.address}`.")  # fmt: skip
 
     # --- what the owner asks ------------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ class Wearable:
                 continue
             if not device.may_write_settings(self.info) or feature not in (self._features or Features(0)):
                 raise BadInput(
-                    f"{self._name} does not offer this setting: not this model, or not with this firmware.", field
+                    f"{self.name} does not offer this setting: not this model, or not with this firmware.", field
                 )
             data = device.own_name_value(value) if isinstance(value, str) else bytes([value])
             if data is None:
@@ -287,38 +290,49 @@ class Wearable:
             )
             return devices.battery(conn, self.address, since_us=sample.at_us - HISTORY_US)
 
-        history = [Sample(row.at_us, row.percent, row.charging) for row in await self._db.write(work)]
+        history = [Sample(row.at_us, row.percent, row.charging) for row in await self._write(work) or []]
         self.state = replace(self.state, hours_left=hours_left(history))
         self._tell_state()
 
     async def _tell_level(self, level: Level, percent: int) -> None:
         await self._clear("battery-low", "battery-critical")
         if level is Level.LOW:
-            await self._tell("battery-low", Severity.WARNING, f"The battery of {self._name} is low ({percent} %).")
+            await self._tell("battery-low", Severity.WARNING, f"The battery of {self.name} is low ({percent} %).")
         elif level is Level.CRITICAL:
             await self._tell("battery-critical", Severity.ERROR,
-                             f"The battery of {self._name} is nearly empty ({percent} %); it ends soon.")  # fmt: skip
+                             f"The battery of {self.name} is nearly empty ({percent} %); it ends soon.")  # fmt: skip
         if level is not Level.FINE:
             await self.buzz("battery_low")
 
     async def _tell_flood(self) -> None:
         thrown_away, self._flooded = self._receiver.flooded - self._flooded, self._receiver.flooded
         if thrown_away:
-            await self._tell("pendant-flood", Severity.WARNING, f"{self._name} sent more than any pendant does: "
+            await self._tell("pendant-flood", Severity.WARNING, f"{self.name} sent more than any pendant does: "
                              f"{thrown_away} notifications were thrown away. Is it really yours?")  # fmt: skip
 
     async def _tell(self, code: str, severity: Severity, message: str) -> None:
-        await self._spine.raise_notice(code, severity, (self.address,), message)
+        try:
+            await self._spine.raise_notice(code, severity, (self.address,), message)
+        except VaultError as error:
+            log.warning("a notice was not noted", extra={"notice": code, "cause": error.slug})
+
+    async def _write(self, work: Callable[[Connection], T]) -> T | None:
+        """Note something about the pendant; what cannot be noted now never keeps its audio from being taken."""
+        try:
+            return await self._db.write(work)
+        except VaultError as error:
+            log.warning("something about a pendant was not noted", extra={"cause": error.slug})
+            return None
 
     async def _clear(self, *codes: str) -> None:
         def work(conn: Connection) -> None:
             for code in codes:
                 notices.clear(conn, code, (self.address,))
 
-        await self._db.write(work)
+        await self._write(work)
 
     async def _note(self, **fields: object) -> None:
-        await self._db.write(lambda conn: devices.note(conn, self.address, **fields))
+        await self._write(lambda conn: devices.note(conn, self.address, **fields))
 
     def _become(self, state: LinkState, *, cause: str = "", message: str = "", security: Security | None = None,
                 codec: int | None = None) -> None:  # fmt: skip
