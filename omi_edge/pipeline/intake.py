@@ -193,7 +193,12 @@ class Intake:
 
     def _end_run(self) -> None:
         if self._drain is None or self._drain.done():
-            self._drain = asyncio.create_task(self._run(self._hear_out))
+            self._drain = asyncio.create_task(self._hear_out_and_go_on())
+
+    async def _hear_out_and_go_on(self) -> None:
+        await self._run(self._hear_out)
+        if self._waiting:  # what came meanwhile found a drain at work, and relies on it
+            await self._drain_waiting()
 
     def _hear(self, batch: Sequence[tuple[Notification, int]]) -> list[Heard]:
         frames: list[tuple[Frame, int]] = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +14,8 @@ from omi_edge.clock import DrivenClock
 from omi_edge.domain import AudioChunk, Codec, Notification, SpeechSegment, Stage
 from omi_edge.listen.gate import SpeechGate
 from omi_edge.pipeline import intake as intake_module
-from omi_edge.pipeline.hearing import Hearing, LiveAudio, Missing
-from omi_edge.pipeline.intake import Intake, Stored
+from omi_edge.pipeline.hearing import Heard, Hearing, LiveAudio, Missing
+from omi_edge.pipeline.intake import SILENT_SECONDS, Intake, Stored
 from omi_edge.store import audio, jobs, segments, sources
 from omi_edge.store.database import Database
 from tests.helpers import START_US
@@ -50,14 +51,18 @@ class Ward:
     async def _disk(self, full: bool) -> None:
         self.disk.append(full)
 
+    def put(self, packets: list[bytes]) -> None:
+        """Notify at once."""
+        for packet in packets:
+            value = (self._number & 0xFFFF).to_bytes(2, "little") + b"\0" + packet
+            self.intake.notify(Notification(value, self.clock.boot_us()))
+            self._number += 1
+
     async def send(self, packets: list[bytes]) -> None:
         """As a pendant: bursts of five, each packet one notification."""
         for first in range(0, len(packets), 5):
             await self.clock.advance(0.1)
-            for packet in packets[first : first + 5]:
-                value = (self._number & 0xFFFF).to_bytes(2, "little") + b"\0" + packet
-                self.intake.notify(Notification(value, self.clock.boot_us()))
-                self._number += 1
+            self.put(packets[first : first + 5])
         await self.clock.settle()
 
     async def chunks(self) -> list[AudioChunk]:
@@ -180,3 +185,26 @@ async def test_segments_are_told_after_their_audio(ward: Ward) -> None:
         found += one.segments
         assert all(segment.end_us <= stored_until_us for segment in one.segments)
     assert len(found) == 2
+
+
+async def test_what_comes_while_a_run_is_being_ended_is_not_left_waiting(
+    ward: Ward, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packets = sound((2, 3000))
+    await ward.send(packets[:50])
+    going, run = asyncio.Event(), ward.intake._run
+
+    async def slow(work: Callable[..., list[Heard]], *arguments: object) -> None:
+        if work == ward.intake._hear_out:
+            await going.wait()
+        await run(work, *arguments)
+
+    monkeypatch.setattr(ward.intake, "_run", slow)
+    await clock.advance(SILENT_SECONDS + 1)
+    ward.put(packets[50:])
+    await clock.advance(1)
+    going.set()
+    await clock.advance(1)
+    monkeypatch.undo()
+    await clock.advance(SILENT_SECONDS + 1)
+    assert len(await ward.packets()) == 100
