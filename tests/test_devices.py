@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,10 @@ class World:
         while not playing.done():
             await self.clock.advance(0.5)
         await self.clock.settle()
+
+
+async def _all(*work: Coroutine[Any, Any, Any]) -> None:
+    await asyncio.gather(*work)
 
 
 @pytest.fixture
@@ -263,6 +267,76 @@ async def test_without_a_daemon_that_listens_pairing_works_and_nothing_is_heard(
         assert not pendant.connected
 
 
+async def test_a_pair_that_is_refused_leaves_a_pendant_that_is_listened_to(world: World) -> None:
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        link = pendant._connection
+        for name in ("a\nb", "x" * 101, " "):
+            with pytest.raises(BadInput):
+                await drive(world.clock, daemon.pair_device(pendant.address, name))
+        assert pendant._connection is link
+        pendant.end()
+        pendant.hold(60)  # it cannot be found
+        await world.clock.advance(3)
+        with pytest.raises(PendantAbsent):
+            await drive(world.clock, daemon.pair_device(pendant.address, "Mine"))
+        await world.clock.advance(90)
+        assert daemon.device_state(pendant.address).state is LinkState.CONNECTED
+
+
+async def test_pairing_one_that_is_connected_costs_nothing_and_may_rename_it(world: World) -> None:
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        link = pendant._connection
+        row = await drive(world.clock, daemon.pair_device(pendant.address, "Mine"))
+        assert (row.name, pendant._connection) == ("Mine", link)
+        with pytest.raises(PendantAbsent, match="connected to already"):
+            await drive(world.clock, daemon.pair_device(None, None))
+        (seen,) = await drive(world.clock, daemon.scan_devices(2))
+        assert seen.address == pendant.address
+
+
+async def test_pairing_and_forgetting_at_once_end_in_one_of_both(world: World) -> None:
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        pendant.cut()
+        await drive(
+            world.clock,
+            _all(
+                daemon.pair_device(pendant.address, "one"),
+                daemon.forget_device(pendant.address),
+                daemon.pair_device(pendant.address, "two"),
+            ),
+        )
+        await world.clock.advance(5)
+        (row,) = await daemon.db.read(devices.list_all)
+        assert row.name == "two"
+        await daemon.forget_device(pendant.address)
+        await world.clock.advance(5)
+        assert not pendant.connected
+
+
+async def test_a_bond_that_this_machine_lost_is_made_again(world: World) -> None:
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        world.radio.bonds.clear()
+        pendant.cut()
+        await world.clock.advance(5)
+        assert daemon.device_state(pendant.address).security is Security.BONDED
+        world.radio.bonds.clear()
+        pendant.accept_pairing = lambda connection: None  # type: ignore[method-assign]
+        pendant.cut()
+        await world.clock.advance(5)
+        assert daemon.device_state(pendant.address).security is Security.OPEN
+        assert (await notices_of(daemon))["link-open"] == 1
+        await daemon.forget_device(pendant.address)
+        assert await notices_of(daemon) == {}
+
+
 # --- Bluetooth of this machine ----------------------------------------------------------------------------------------
 
 
@@ -398,6 +472,22 @@ async def test_a_mute_survives_a_restart_and_ends_in_its_time(world: World) -> N
         assert row.end_us - row.start_us == pytest.approx(60_000_000, abs=1_000_000)
 
 
+async def test_a_later_wish_never_shortens_an_earlier_one(world: World) -> None:
+    async with world.daemon() as daemon:
+        row = await daemon.withhold(Withholding.MUTED, 60.0, "test")
+        assert (await daemon.withhold(Withholding.MUTED, 5.0, "test")).until_us == row.until_us
+        await daemon.withhold(Withholding.MUTED, None, "test")
+        await daemon.withhold(Withholding.OFF_RECORD, 5.0, "test")
+        await world.clock.advance(3600)
+        held = withheld_by(daemon)
+        assert held is not None
+        assert (held.kind, held.until_us) == (Withholding.OFF_RECORD, None)
+        await daemon.resume("test")
+        await daemon.withhold(Withholding.OFF_RECORD, 5.0, "test")
+        await world.clock.advance(6)
+        assert withheld_by(daemon) is None
+
+
 async def test_one_whose_time_passed_while_the_daemon_was_down_is_over(world: World) -> None:
     pendant = world.pendant()
     async with world.daemon() as daemon:
@@ -502,6 +592,10 @@ async def test_settings_are_written_where_the_pendant_offers_them(world: World) 
         state = await daemon.set_device(pendant.address, led=10, mic_gain=8, own_name=None)
         assert (pendant.board.led, pendant.board.mic_gain) == (10, 8)
         assert (state.led, state.mic_gain) == (10, 8)
+        await daemon.set_device(pendant.address, led=None, mic_gain=0, own_name=None)
+        assert "microphone-off" in await notices_of(daemon)
+        await daemon.set_device(pendant.address, led=None, mic_gain=8, own_name=None)
+        assert "microphone-off" not in await notices_of(daemon)
         with pytest.raises(BadInput) as refused:
             await daemon.set_device(pendant.address, led=None, mic_gain=None, own_name="Anna")
         assert refused.value.field == "own_name"

@@ -104,14 +104,15 @@ class Witness:
     def _apart(self, hole: Hole) -> tuple[Cause, ...]:
         seconds = (hole.end_us - hole.start_us) / 1e6
         possible = IN_FLIGHT_IDS + round(seconds * IDS_PER_SECOND)
+        during = [event for event in self._events if hole.start_us - STALL_US <= event.at_us <= hole.end_us]
         if hole.jump is not None:
             ahead = hole.jump
             if ahead >= SPLIT_IDS or ahead > possible:
                 # the ids went back; further ahead than anybody could have listened they can only have begun anew
-                return (Cause.PENDANT_OFF,)
+                here_too = any(event.radio_down or event.ending is Ending.RADIO for event in during)
+                return (Cause.PENDANT_OFF, Cause.DISCONNECTED) if here_too else (Cause.PENDANT_OFF,)
             if ahead > IN_FLIGHT_IDS and not hole.unseen:
                 return (Cause.DISCONNECTED,)  # somebody else listened meanwhile
-        during = [event for event in self._events if hole.start_us - STALL_US <= event.at_us <= hole.end_us]
         endings = [event.ending for event in during if event.ending is not None]
         away = (Cause.OUT_OF_RANGE, Cause.DISCONNECTED)
         # without ids to compare it may have been off as well

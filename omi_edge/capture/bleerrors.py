@@ -158,7 +158,10 @@ def named(error: Exception, what: str) -> LinkError:
         return no_permission()
     if "BleakError" in kinds:
         return _by_text(str(error), what)
-    return LinkLost(f"{what} failed: {type(error).__name__}.")
+    # bleak stumbles over a device that BlueZ removes meanwhile
+    return LinkLost(
+        f"{what} failed: the pendant, or Bluetooth, went away meanwhile ({type(error).__name__}). Try again."
+    )
 
 
 def dbus_error(name: str, text: str, what: str) -> LinkError:

@@ -46,6 +46,8 @@ STABLE_SECONDS = 10.0
 """A connection that held this long was a success: audio starts 1.3 s after the connection (dossier §2.2)."""
 LIVENESS_SECONDS = 20.0
 """Without a sign of life for this long the battery is read; pendants tell it every 5 or 15 s (dossier §4.8)."""
+ASLEEP_SECONDS = 900.0
+"""The same for a firmware whose microphone may be asleep: it takes longer to become worth a word."""
 DEAF_SECONDS = 60.0
 """Without a single packet for so long no audio will come: it starts 1.3 s after the connection (dossier §2.2), unless
 the link's packets are too small for it (dossier §2.3)."""
@@ -68,6 +70,10 @@ class Host(Protocol):
     def require_encryption(self) -> bool:
         """Whether an open link may carry nothing."""
 
+    @property
+    def wants_bond(self) -> bool:
+        """Whether an open link to it, which was encrypted before, is worth an attempt to pair again."""
+
     async def connected(self, codec: Codec, security: Security) -> Take:
         """A connection streams; return where its notifications go."""
 
@@ -81,7 +87,7 @@ class Host(Protocol):
         """The button was used."""
 
     def deaf(self, now: bool) -> None:
-        """A pendant whose microphone never sleeps has sent no audio since it was connected; or it does at last."""
+        """The pendant has sent no audio since it was connected, for longer than is usual; or it does at last."""
 
     async def ended(self, ending: Ending) -> None:
         """A connection that streamed is over."""
@@ -221,8 +227,9 @@ class Receiver:
             deaf = False
             while True:
                 await self._clock.sleep(LIVENESS_SECONDS / 2)
-                waited = self._clock.boot_us() - began_us >= DEAF_SECONDS * 1e6
-                if (not session.heard and waited and not self._witness.mic_sleeps) is not deaf:
+                limit = ASLEEP_SECONDS if self._witness.mic_sleeps else DEAF_SECONDS
+                waited = self._clock.boot_us() - began_us >= limit * 1e6
+                if (not session.heard and waited) is not deaf:
                     deaf = not deaf
                     self._host.deaf(deaf)
                 quiet_us = self._clock.boot_us() - session.alive_us
@@ -238,7 +245,12 @@ class Receiver:
 
     async def _secure(self) -> None:
         """Hold an open link against the owner's policy."""
-        if not self._host.require_encryption or self._bonded():
+        if self._bonded():
+            return
+        if not self._host.require_encryption:
+            if self._host.wants_bond:
+                with contextlib.suppress(PairingFailed, NotEncrypted, AttRefused):
+                    await self._link.pair()
             return
         await self._link.pair()
         if not self._bonded():

@@ -142,7 +142,9 @@ async def _pair(settings: Settings, new: wire.DeviceNew) -> None:
             item = await client.request("POST", "/v1/devices", body=new, returns=wire.DeviceItem)
     _print(settings, item)
     if item.state == "off":
-        settings.say("It is remembered; `omi-edge run` listens to it.")
+        settings.say(f"{plain(item.name)} is paired and remembered; `omi-edge run` listens to it.")
+    else:
+        settings.say(f"{plain(item.name)} is paired and remembered; audio follows in a moment.")
 
 
 async def _list(settings: Settings) -> None:

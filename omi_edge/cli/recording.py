@@ -24,7 +24,7 @@ def pause(settings: Settings, length: str | None) -> None:
     LENGTH is like 90s, 30m, 2h or 1h30m; without it nothing is recorded until `omi-edge resume`. It survives a
     restart.
     """
-    run_verb(_say(settings, "pause", wire.RecordingPause(duration(length) if length else None)))
+    run_verb(_say(settings, "pause", wire.RecordingPause(duration(length) if length is not None else None)))
 
 
 @verb("off-record", examples=("omi-edge off-record", "omi-edge off-record 2h"))
@@ -35,7 +35,7 @@ def off_record(settings: Settings, length: str | None) -> None:
 
     LENGTH is like 90s, 30m, 2h or 1h30m; without it device.off_record of the settings. It survives a restart.
     """
-    run_verb(_say(settings, "off-record", wire.RecordingOff(duration(length) if length else None)))
+    run_verb(_say(settings, "off-record", wire.RecordingOff(duration(length) if length is not None else None)))
 
 
 @verb("resume", examples=("omi-edge resume",))

@@ -10,6 +10,7 @@ import msgspec
 
 from omi_edge import gatt
 from omi_edge.capture import device
+from omi_edge.capture.absence import Witness
 from omi_edge.capture.device import Storage
 from omi_edge.capture.greeting import introduce
 from omi_edge.capture.link import Link, Radio
@@ -31,7 +32,7 @@ from omi_edge.events import Bus
 from omi_edge.pipeline.spine import Spine
 from omi_edge.pipeline.wearable import Wearable
 from omi_edge.pipeline.withhold import Withhold
-from omi_edge.store import bookmarks, devices
+from omi_edge.store import bookmarks, devices, notices
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -71,15 +72,13 @@ class Devices:
         self._radio = radio
         self._listen = listen and radio is not None
         self._wearables: dict[str, Wearable] = {}
+        self._witnesses: dict[str, Witness] = {}
         self._pairing = asyncio.Lock()
 
     async def start(self) -> None:
         """Begin to look for every remembered pendant."""
         await self._db.write(lambda conn: devices.close_open(conn, self._clock.utc_us()))
-        rows = await self._db.read(devices.list_all)
-        self._trust(rows)
-        for row in rows:
-            self._attend(row)
+        await self._attend_all()
 
     async def stop(self) -> None:
         """Disconnect from all; what was heard is stored."""
@@ -114,7 +113,10 @@ class Devices:
         found = await self._the_radio().scan(seconds)
         seen = {sighting.address.lower() for sighting in found}
         for address, wearable in self._wearables.items():
-            if address in seen and wearable.state.state is not LinkState.CONNECTED:
+            connected = wearable.state.state is LinkState.CONNECTED
+            if connected and address not in seen:  # it does not advertise, but it is here
+                found.append(Sighting(wearable.address, wearable.info.name, wearable.state.rssi, self._clock.boot_us()))
+            elif address in seen and not connected:
                 wearable.hurry()
         return found
 
@@ -125,41 +127,50 @@ class Devices:
         PairingFailed or NotEncrypted where encryption is required, LinkUnavailable.
         """
         radio = self._the_radio()
+        if name is not None:
+            devices.check_name(name)  # before anything is scanned or disconnected for it
         async with self._pairing:
             address = address or await self._only_one_in_sight(radio)
-            known = self._wearables.pop(address.lower(), None)
-            if known is not None:
-                await known.stop()
+            known = self._wearables.get(address.lower())
+            if known is not None and self._well_connected(known):
+                return await self.rename(address, name) if name else await self._row(address)
             rows = await self._db.read(devices.list_all)
             radio.trust([*(row.address for row in rows), address])
+            if known is not None:
+                await self._let_go(known)
             link = radio.link(address)
             try:
                 info, bonded = await self._introduce(link)
-            except BaseException:
-                self._trust(rows)
-                for row in rows:
-                    if known is not None and row.address.lower() == address.lower():
-                        self._attend(row)
-                raise
+                await link.close()
+                row = await self._db.write(functools.partial(self._remember, info=info, name=name, bonded=bonded))
             finally:
                 await link.close()
-            row = await self._db.write(functools.partial(self._remember, info=info, name=name, bonded=bonded))
-            self._attend(row)
+                # whatever came of it, every pendant that is remembered is listened to again
+                await self._attend_all()
             return row
 
     async def forget(self, address: str) -> None:
         """Forget a pendant and its bond; its recordings stay. Raises NotFound."""
-        row = await self._db.read(lambda conn: devices.get(conn, address))
-        wearable = self._wearables.pop(row.address.lower(), None)
-        if wearable is not None:
-            await wearable.stop()
-        if self._radio is not None and self._radio.can_pair:
-            try:
-                await self._radio.link(row.address).unpair()
-            except (PairingFailed, LinkUnavailable) as error:
-                log.warning("the bond stays with the system", extra={"cause": error.slug})
-        await self._db.write(lambda conn: devices.forget(conn, address))
-        self._trust(await self._db.read(devices.list_all))
+        async with self._pairing:
+            row = await self._row(address)
+            wearable = self._wearables.get(row.address.lower())
+            if wearable is not None:
+                await self._let_go(wearable)
+            if self._radio is not None and self._radio.can_pair:
+                try:
+                    await self._radio.link(row.address).unpair()
+                except (PairingFailed, LinkUnavailable) as error:
+                    log.warning("the bond stays with the system", extra={"cause": error.slug})
+
+            def work(conn: Connection) -> None:
+                devices.forget(conn, address)
+                for notice in notices.active(conn):
+                    if row.address in notice.subject_ids:
+                        notices.clear(conn, notice.code, notice.subject_ids)
+
+            await self._db.write(work)
+            self._witnesses.pop(row.address.lower(), None)
+            await self._attend_all()
 
     async def rename(self, address: str, name: str) -> DeviceRow:
         """Give a pendant another name here. Raises NotFound or BadInput."""
@@ -170,7 +181,11 @@ class Devices:
 
     async def set(self, address: str, led: int | None, mic_gain: int | None, own_name: str | None) -> DeviceState:
         """Change settings on a connected pendant. Raises NotFound, BadInput, LinkLost, AttRefused."""
-        return await (await self._connected(address)).set(led, mic_gain, own_name)
+        wearable = await self._connected(address)
+        state = await wearable.set(led, mic_gain, own_name)
+        if own_name is not None:
+            await self._db.write(lambda conn: devices.note(conn, wearable.address, own_name=own_name))
+        return state
 
     async def stored(self, address: str) -> Stored:
         """Say what a connected pendant holds; only its status is read. Raises NotFound, LinkLost."""
@@ -245,6 +260,11 @@ class Devices:
 
     async def _only_one_in_sight(self, radio: Radio) -> str:
         found = await radio.scan(PAIR_SCAN_SECONDS)
+        if not found and (here := sum(state.state is LinkState.CONNECTED for state in self.states)):
+            raise PendantAbsent(
+                f"no other pendant is in sight than {here} that omi-edge is connected to already. Name the address of "
+                "one to pair it anew."
+            )
         if not found:
             raise PendantAbsent(
                 "no pendant is in sight. Is it charged, switched on and near? One that is connected to a phone cannot "
@@ -255,18 +275,39 @@ class Devices:
         return found[0].address
 
     async def _connected(self, address: str) -> Wearable:
-        row = await self._db.read(lambda conn: devices.get(conn, address))
+        row = await self._row(address)
         wearable = self._wearables.get(row.address.lower())
         if wearable is None:
             raise NotReady("no daemon listens to this pendant; `omi-edge run` does.")
         return wearable
 
+    async def _row(self, address: str) -> DeviceRow:
+        return await self._db.read(lambda conn: devices.get(conn, address))
+
+    def _well_connected(self, wearable: Wearable) -> bool:
+        """Whether pairing anew could only cost audio."""
+        state = wearable.state
+        wanted = self._config.require_encryption != "off" and self._the_radio().can_pair
+        return state.state is LinkState.CONNECTED and (state.security is Security.BONDED or not wanted)
+
+    async def _let_go(self, wearable: Wearable) -> None:
+        self._wearables.pop(wearable.address.lower(), None)
+        await wearable.stop()
+
+    async def _attend_all(self) -> None:
+        """Listen to every pendant that is remembered; harmless for those that are listened to."""
+        rows = await self._db.read(devices.list_all)
+        self._trust(rows)
+        for row in rows:
+            if row.address.lower() not in self._wearables:
+                self._attend(row)
+
     def _attend(self, row: DeviceRow) -> None:
         if not self._listen or self._radio is None:
             return
         wearable = Wearable(
-            row, self._radio.link(row.address), db=self._db, clock=self._clock, bus=self._bus, spine=self._spine,
-            config=self._config, acts=self,
+            row, self._radio.link(row.address), self._witnesses.setdefault(row.address.lower(), Witness()),
+            db=self._db, clock=self._clock, bus=self._bus, spine=self._spine, config=self._config, acts=self,
         )  # fmt: skip
         self._wearables[row.address.lower()] = wearable
         wearable.start()

@@ -53,8 +53,8 @@ class Wearable:
     """One pendant; conforms to ``capture.receiver.Host``."""
 
     def __init__(
-        self, row: DeviceRow, link: Link, *, db: Database, clock: Clock, bus: Bus, spine: Spine, config: DeviceConfig,
-        acts: Acts,
+        self, row: DeviceRow, link: Link, witness: Witness, *, db: Database, clock: Clock, bus: Bus, spine: Spine,
+        config: DeviceConfig, acts: Acts,
     ) -> None:  # fmt: skip
         self.address = row.address
         self.config = config
@@ -75,7 +75,7 @@ class Wearable:
         self._bus = bus
         self._spine = spine
         self._acts = acts
-        self._witness = Witness()
+        self._witness = witness
         self._witness.mic_sleeps = device.mic_sleeps(self.info) or not row.firmware
         self._receiver = Receiver(link, clock, self, self._witness)
         self._gauge = Gauge(config.battery_low, config.battery_critical)
@@ -83,6 +83,7 @@ class Wearable:
         self._connection: int | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._flooded = 0
+        self._was_bonded = row.security == Security.BONDED.value
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -96,6 +97,7 @@ class Wearable:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         if was_connected:
+            self._witness.ended(self._clock.boot_us(), Ending.LOCAL)
             await self.ended(Ending.LOCAL)
         self._become(LinkState.OFF)
 
@@ -115,6 +117,11 @@ class Wearable:
         """See Host."""
         return self.config.require_encryption == "require"
 
+    @property
+    def wants_bond(self) -> bool:
+        """See Host."""
+        return self._was_bonded and self.config.require_encryption == "prefer"
+
     async def connected(self, codec: Codec, security: Security) -> Take:
         """See Host."""
         with held(self._clock):
@@ -126,6 +133,12 @@ class Wearable:
             )
             await self._clear("bluetooth-unavailable", "pendant-refused")
         self._become(LinkState.CONNECTED, security=security, codec=int(codec))
+        if self._was_bonded and security is Security.OPEN:
+            self._soon(self._tell("link-open", Severity.WARNING, f"The link to {self.name} was encrypted and no longer "
+                       f"is. Pair it anew: omi-edge devices pair {self.address}."))  # fmt: skip
+        elif security is Security.BONDED:
+            self._was_bonded = True
+            self._soon(self._clear("link-open"))
         return intake.notify
 
     async def greeted(self, told: Greeting) -> None:
@@ -144,7 +157,8 @@ class Wearable:
         self.battery(told.battery, told.charging)
         note = device.firmware_note(info)
         if note is not None:
-            await self._tell(note.code, Severity.INFO, note.message)
+            await self._tell(note.code, Severity.INFO, f"{self.name}: {note.message}")
+        await self._tell_gain(told.mic_gain)
 
     def battery(self, percent: int | None, charging: bool | None) -> None:
         """See Host."""
@@ -181,6 +195,11 @@ class Wearable:
             why = (
                 "This machine's Bluetooth adapter may lack the Data Length Extension of Bluetooth 4.2, without which a "
                 "development kit sends none. Use a newer adapter."
+            )
+        elif device.mic_sleeps(self.info):
+            why = (
+                "Either it has been quiet for all that time, or the link's packets are too small for audio (MTU below "
+                "100): say something near it; another adapter may do better."
             )
         else:
             why = "The link's packets may be too small for it (MTU below 100). Another adapter may do better."
@@ -255,6 +274,7 @@ class Wearable:
             self.state, led=self.state.led if led is None else led,
             mic_gain=self.state.mic_gain if mic_gain is None else mic_gain,
         )  # fmt: skip
+        await self._tell_gain(mic_gain)
         return self.state
 
     async def read(self, uuid: str) -> bytes:
@@ -303,6 +323,13 @@ class Wearable:
                              f"The battery of {self.name} is nearly empty ({percent} %); it ends soon.")  # fmt: skip
         if level is not Level.FINE:
             await self.buzz("battery_low")
+
+    async def _tell_gain(self, level: int | None) -> None:
+        if level == 0:
+            await self._tell("microphone-off", Severity.WARNING, f"The microphone of {self.name} is set to level 0: it "
+                             "hears nothing. `omi-edge devices settings` changes it; 6 is the default.")  # fmt: skip
+        elif level is not None:
+            await self._clear("microphone-off")
 
     async def _tell_flood(self) -> None:
         thrown_away, self._flooded = self._receiver.flooded - self._flooded, self._receiver.flooded

@@ -72,6 +72,9 @@ class Withhold:
             await self._spine.withhold(True)
             now_us = self._clock.utc_us()
             until_us = None if seconds is None else now_us + round(seconds * 1e6)
+            if self.current is not None and until_us is not None:
+                # what the owner asked for before holds on: only they make it shorter, with resume
+                until_us = None if self.current.until_us is None else max(until_us, self.current.until_us)
             begin = functools.partial(withheld.begin, kind=kind, now_us=now_us, until_us=until_us, by=by)
             try:
                 row = await self._db.write(begin)
@@ -94,7 +97,7 @@ class Withhold:
             self.current = None
             if row is not None:
                 self._bus.publish("recording", now_us, state="recording", until_us=None)
-        log.info("recording goes on", extra={"by": by})
+                log.info("recording goes on", extra={"by": by})
         return row
 
     async def _write_down(self, row: WithheldRow, begin: Callable[[Connection], WithheldRow]) -> None:

@@ -114,13 +114,19 @@ def list_all(conn: Connection) -> list[DeviceRow]:
 
 def rename(conn: Connection, address: str, name: str) -> DeviceRow:
     """Call a device otherwise. Raises NotFound, or BadInput for a name that cannot be used or is another's."""
-    device_n, name = _number(conn, address), name.strip()
-    if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable():
-        raise BadInput(f"a device's name has 1 to {NAME_LENGTH} printable characters.", "name")
+    device_n, name = _number(conn, address), check_name(name)
     if conn.execute("SELECT 1 FROM devices WHERE name = ? AND n <> ?", (name, device_n)).fetchone() is not None:
         raise BadInput("another device has this name; choose one that tells them apart.", "name")
     conn.execute("UPDATE devices SET name = ? WHERE n = ?", (name, device_n))
     return get(conn, address)
+
+
+def check_name(name: str) -> str:
+    """Return a name as it is stored. Raises BadInput for one that cannot be used."""
+    name = name.strip()
+    if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable():
+        raise BadInput(f"a device's name has 1 to {NAME_LENGTH} printable characters.", "name")
+    return name
 
 
 def forget(conn: Connection, address: str) -> None:

@@ -56,11 +56,17 @@ def test_sleep_and_loss_may_both_be() -> None:
 
 
 @pytest.mark.parametrize("jump", [0x8000, 0xFFFF, 30_000])
-@pytest.mark.parametrize("ending", list(Ending))
+@pytest.mark.parametrize("ending", [ending for ending in Ending if ending is not Ending.RADIO])
 def test_ids_that_began_anew_tell_of_a_restart_however_the_link_ended(jump: int, ending: Ending) -> None:
     witness = Witness()
     witness.ended(100 * S, ending)
     assert witness.causes(apart(30, jump)) == (Cause.PENDANT_OFF,)
+
+
+def test_a_restart_while_bluetooth_was_down_here_has_both_causes() -> None:
+    witness = Witness()
+    witness.ended(100 * S, Ending.RADIO)
+    assert witness.causes(apart(30, 0xFFFF)) == (Cause.PENDANT_OFF, Cause.DISCONNECTED)
 
 
 def test_ids_that_ran_ahead_tell_of_another_listener() -> None:

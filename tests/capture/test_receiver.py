@@ -132,6 +132,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.require_encryption = False
+        self.wants_bond = False
         self.codecs: list[Codec] = []
         self.greetings: list[Greeting] = []
         self.endings: list[Ending] = []
@@ -397,11 +398,13 @@ async def test_a_pendant_that_refuses_to_tell_its_battery_lives(clock: DrivenClo
         assert (link.calls.count("connect"), owner.endings) == (1, [])
 
 
-async def test_one_that_never_sends_audio_is_told_unless_its_microphone_may_sleep(clock: DrivenClock) -> None:
+async def test_one_that_never_sends_audio_is_told_later_where_its_microphone_may_sleep(clock: DrivenClock) -> None:
     link, owner = ScriptedLink(), Owner()
     async with running(link, clock, owner):
-        await clock.advance(300)
+        await clock.advance(600)
         assert owner.deafness == []
+        await clock.advance(600)
+        assert owner.deafness == [True]
     link, owner = ScriptedLink(), Owner()
     link.values[gatt.FIRMWARE_REVISION] = b"3.0.15"
     async with running(link, clock, owner):
@@ -425,6 +428,20 @@ async def test_an_unbonded_link_carries_nothing_where_encryption_is_required(clo
         assert owner.codecs == [Codec.OPUS_20MS]
         pairing, subscribing = link.calls.index("subscribe audio_data"), len(link.calls) - 1
         assert link.calls.index("pair") < pairing <= subscribing
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_link_that_was_encrypted_before_is_paired_again_or_taken_open(
+    clock: DrivenClock, refuses: bool
+) -> None:
+    link, owner = ScriptedLink(), Owner()
+    owner.wants_bond = True
+    if refuses:
+        link.errors["pair"] = PairingFailed("the pendant refused.")
+    async with running(link, clock, owner):
+        assert link.calls[:3] == ["connect", "pair", "subscribe audio_data"]
+        assert owner.codecs == [Codec.OPUS_20MS]
+        assert link.security is (Security.OPEN if refuses else Security.BONDED)
 
 
 async def test_a_pairing_that_does_not_encrypt_is_not_enough(clock: DrivenClock) -> None:
