@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import functools
 import heapq
 import itertools
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 _BOOT_CLOCK = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
@@ -30,8 +33,11 @@ class Timer(Protocol):
 class Clock(Protocol):
     """What the appliance may know about time.
 
-    ``boot_us``, ``utc_us``, ``work_us`` and ``hold`` may be called from any thread.
+    ``boot_id``, ``boot_us``, ``utc_us``, ``work_us`` and ``hold`` may be called from any thread.
     """
+
+    def boot_id(self) -> str:
+        """Name of the boot that ``boot_us`` counts from; empty where the system does not tell."""
 
     def boot_us(self) -> int:
         """Microseconds since boot, suspend included; never goes back."""
@@ -70,6 +76,10 @@ class _MachineTime:
 class SystemClock(_MachineTime):
     """The machine's own time."""
 
+    def boot_id(self) -> str:
+        """See Clock."""
+        return _boot_id()
+
     def boot_us(self) -> int:
         """See Clock."""
         return time.clock_gettime_ns(_BOOT_CLOCK) // 1000
@@ -94,7 +104,8 @@ class SystemClock(_MachineTime):
 class DrivenClock(_MachineTime):
     """A clock that is moved by ``advance`` alone."""
 
-    def __init__(self, utc_us: int, *, boot_us: int = 1_000_000_000) -> None:
+    def __init__(self, utc_us: int, *, boot_us: int = 1_000_000_000, boot_id: str = "driven") -> None:
+        self._boot_id = boot_id
         self._boot_us = boot_us
         self._utc_minus_boot_us = utc_us - boot_us
         self._timers: list[tuple[int, int, _DrivenTimer]] = []
@@ -104,6 +115,10 @@ class DrivenClock(_MachineTime):
         self._released: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._advancing = asyncio.Lock()
+
+    def boot_id(self) -> str:
+        """See Clock."""
+        return self._boot_id
 
     def boot_us(self) -> int:
         """See Clock."""
@@ -232,6 +247,20 @@ def held(clock: Clock) -> Iterator[None]:
         yield
     finally:
         release()
+
+
+@functools.cache
+def _boot_id() -> str:
+    """Return the kernel's own name of this boot: random(4) of Linux, sysctl(3) of macOS."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    try:
+        buffer = ctypes.create_string_buffer(64)
+        size = ctypes.c_size_t(len(buffer))
+        failed = ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", buffer, ctypes.byref(size), None, 0)
+    except (OSError, AttributeError):
+        return ""
+    return "" if failed else buffer.value.decode("ascii", "replace")
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

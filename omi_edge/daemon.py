@@ -22,15 +22,16 @@ from omi_edge import health, observe
 from omi_edge.capture.link import Radio
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config, zone
-from omi_edge.domain import DeviceState, Sighting, Withholding
+from omi_edge.domain import Codec, DeviceState, Sighting, Withholding
 from omi_edge.errors import BadInput, NotReady, OmiEdgeError
 from omi_edge.events import Bus
 from omi_edge.paths import socket_path
 from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
+from omi_edge.pipeline.sockets import Sockets, SocketSound, check_sound
 from omi_edge.pipeline.spine import Spine
 from omi_edge.pipeline.withhold import Withhold
-from omi_edge.store import conversations, jobs, sources
+from omi_edge.store import recordings, sources
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -40,6 +41,8 @@ from omi_edge.store.vectors import VectorIndex
 from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
+from omi_edge.web.doors import Doors
+from omi_edge.web.imports import import_state
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,9 @@ class Daemon:
         self._spine: Spine | None = None
         self._devices: Devices | None = None
         self._withhold: Withhold | None = None
+        self._sockets: Sockets | None = None
+        self.doors = Doors(clock)
+        """Tickets, and the clients that send audio over sockets now."""
         self._opened = contextlib.AsyncExitStack()
         self._stop_wanted = asyncio.Event()
         self._progress: dict[str, float] = {}
@@ -193,41 +199,62 @@ class Daemon:
         """End an open conversation by hand."""
         await self.spine.close_conversation(conversation_id)
 
-    async def begin_import(self, name: str, start_us: int, time_known: bool, client_id: str | None) -> str:
-        """Register a recording to come; return its source id."""
-        return await self.spine.begin_recording(name, start_us, time_known, client_id)
+    async def known_import(self, content: bytes) -> tuple[bytes, wire.ImportState | None]:
+        """Return the keyed digest of a content's SHA-256, and where it stands when it is there or on its way."""
 
-    async def take_import(self, source_id: str, pcm: AsyncIterator[bytes]) -> None:
-        """Run s16le mono 16 kHz PCM through the pipeline as fast as it can be stored; ends the source."""
-        self._receiving[source_id] = 0.0
+        def find(conn: Connection) -> tuple[bytes, str | None]:
+            digest = recordings.keyed(conn, content)
+            same = recordings.known(conn, digest)
+            there = same is not None and (same.complete or same.ended_us is None)
+            return digest, same.id if same is not None and there else None
+
+        digest, found = await self.db.write(find)
+        return digest, None if found is None else await self.import_state(found)
+
+    async def begin_import(
+        self,
+        name: str,
+        start_us: int,
+        time_known: bool,
+        client_id: str | None,
+        *,
+        codec: Codec = Codec.OPUS_20MS,
+        digest: bytes | None = None,
+        device: str | None = None,
+        again: bool = False,
+    ) -> str:
+        """Register a recording to come; return its id."""
+        return await self.spine.begin_recording(
+            name, start_us, time_known, client_id, codec=codec, digest=digest, device=device, again=again
+        )
+
+    async def take_import(self, recording_id: str, body: AsyncIterator[bytes], *, framed: bool = False) -> None:
+        """Run a recording through the pipeline as fast as it can be stored; ends it."""
+        self._receiving[recording_id] = 0.0
         try:
-            await self.spine.take_recording(source_id, self._counted(source_id, pcm))
+            counted = body if framed else self._counted(recording_id, body)
+            await self.spine.take_recording(recording_id, counted, framed=framed)
         finally:
-            self._receiving.pop(source_id, None)
+            self._receiving.pop(recording_id, None)
 
-    async def import_state(self, source_id: str) -> wire.ImportState:
+    async def import_state(self, recording_id: str) -> wire.ImportState:
         """Say where a recording stands; NotFound."""
-
-        def read(conn: Connection) -> wire.ImportState:
-            row = sources.get(conn, source_id)
-            left, failed = jobs.of_source(conn, source_id)
-            found = conversations.ids_of_source(conn, source_id)
-            open_left = any(state != "completed" for _, state in found)
-            state = "processing" if left or open_left else "failed" if failed else "done"
-            if row.ended_us is None:
-                state = "receiving" if source_id in self._receiving else "processing"
-            start_us = row.first_us or row.created_us
-            seconds = ((row.heard_until_us or start_us) - start_us) / 1e6
-            return wire.ImportState(
-                source_id, row.name, state, max(seconds, self._receiving.get(source_id, 0.0)), left, failed,
-                health.iso(start_us), [conversation_id for conversation_id, _ in found],
-            )  # fmt: skip
-
-        return await self.db.read(read)
+        counted = self._receiving.get(recording_id)
+        return await self.db.read(lambda conn: import_state(conn, recording_id, counted))
 
     async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
         """Return the unit vector of a query."""
         return np.asarray((await self._engines.embed([text]))[0])
+
+    def check_sound(self, encoding: str, rate: int) -> None:
+        """Raise BadInput for audio that a socket cannot bring."""
+        check_sound(encoding, rate)
+
+    def open_socket(self, source_id: str, encoding: str, rate: int) -> SocketSound:
+        """Return the way in for a client's audio."""
+        if self._sockets is None:
+            raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
+        return self._sockets.open(source_id, encoding, rate)
 
     def device_state(self, address: str) -> DeviceState:
         """Say how a pendant stands."""
@@ -355,7 +382,10 @@ class Daemon:
         self._spine = Spine(
             self._db, self._clock, self._bus, self._config, self._engines, self._index, zone(self._config).key
         )
+        self._opened.push_async_callback(self._spine.ledger.stop)
         self._opened.push_async_callback(self._spine.stop)
+        if self._listen:
+            await self._spine.ledger.start()
         await self._spine.start()
         if self._serve_tcp:
             tcp_application = web_app.make_app(self)
@@ -371,6 +401,8 @@ class Daemon:
         )  # fmt: skip
         self._opened.push_async_callback(self._devices.stop)
         await self._devices.start()
+        self._sockets = Sockets(self._spine, self._clock)
+        self._opened.push_async_callback(self.doors.close)
 
     async def _open_vault(self) -> Database:
         loop = asyncio.get_running_loop()
@@ -421,7 +453,7 @@ class Daemon:
         self.since_us = self._clock.utc_us()
         log.info("daemon", extra={"state": state} | ({"api": self.address} if state == "running" else {}))
 
-    async def _counted(self, source_id: str, pcm: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _counted(self, recording_id: str, pcm: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in pcm:
-            self._receiving[source_id] += len(piece) / 32_000
+            self._receiving[recording_id] += len(piece) / 32_000
             yield piece

@@ -133,6 +133,30 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
+class LedgerState(StrEnum):
+    """What became of a stretch of a live source's time. Where several fit, the one named first here holds."""
+
+    FORGOTTEN = "forgotten"
+    """Deleted at the owner's wish."""
+    OFF_RECORD = "off_record"
+    MUTED = "muted"
+    RECOVERED = "recovered"
+    """Came later, from what the pendant had stored."""
+    SPEECH = "speech"
+    """Heard, within two seconds of what could be speech."""
+    SILENCE = "silence"
+    """Heard, and nothing was said."""
+    LOST = "lost"
+    DEVICE_SILENT = "device_silent"
+    """The microphone slept."""
+    PENDANT_OFF = "pendant_off"
+    OUT_OF_RANGE = "out_of_range"
+    DISCONNECTED = "disconnected"
+    DAEMON_DOWN = "daemon_down"
+    """Nobody listened: omi-edge did not run, or the machine was off or suspended."""
+    UNKNOWN = "unknown"
+
+
 class Gap(msgspec.Struct, frozen=True):
     """A stretch of a source's timeline without audio, with every cause that fits what the client could see."""
 

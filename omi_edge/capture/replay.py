@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from omi_edge.capture import containers
-from omi_edge.domain import SAMPLE_RATE
+from omi_edge.domain import SAMPLE_RATE, Codec
 from omi_edge.errors import AudioError
 
 Samples = npt.NDArray[np.int16]
@@ -43,6 +44,11 @@ class RecordingInfo(msgspec.Struct, frozen=True):
 
 class Recording:
     """An audio file, read block by block. The constructor raises AudioError when it is none."""
+
+    frame_codec: Codec | None = None
+    """It is read as PCM, never as a pendant's frames."""
+    device = ""
+    """It does not tell which pendant it is of."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,6 +80,21 @@ class Recording:
         if not heard:
             raise AudioError("the recording holds no audio that can be decoded. Export it again, as WAV for example.")
         self.damage = self._assess(heard / SAMPLE_RATE, decoder)
+
+    def digest(self) -> bytes:
+        """Return SHA-256 of the codec and of what the container wraps: tags, names and chapters do not count.
+
+        Nothing is decoded: so it does not change with the decoder.
+        """
+        found = hashlib.sha256(f"{self.info.codec} {self.info.rate} {self.info.channels}\n".encode())
+        with _opened(self.path) as container:
+            packets = container.demux(_audio(container))
+            try:
+                for packet in packets:
+                    found.update(bytes(packet))
+            except (_av().FFmpegError, ValueError, EOFError):
+                pass  # what cannot be read cannot be taken either
+        return found.digest()
 
     def _assess(self, seconds: float, decoder: _Decoder) -> str | None:
         announced = self.info.seconds
@@ -152,20 +173,30 @@ class _Mixer:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.exists():
-        raise AudioError("there is no such recording. Check the path.")
-    if not path.is_file():
-        raise AudioError("the recording is not a file. Name the audio file itself.")
-    av = _av()
-    with contextlib.ExitStack() as opened:
-        try:
-            file = opened.enter_context(path.open("rb"))
+def opened_file(path: Path) -> Iterator[BinaryIO]:
+    """Have a recording's file open for reading. Raises AudioError when there is none, or nothing in it."""
+    try:
+        if not path.exists():
+            raise AudioError("there is no such recording. Check the path.")
+        if not path.is_file():
+            raise AudioError("the recording is not a file. Name the audio file itself.")
+        with path.open("rb") as file:
             if path.stat().st_size == 0:
                 raise AudioError("the recording is empty: the file has no bytes.")
+            yield file
+    except PermissionError as error:
+        raise AudioError("the recording may not be read. Check the permissions of the file.") from error
+    except OSError as error:
+        raise AudioError("the recording cannot be read. Check the disk that it lies on.") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    av = _av()
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(opened_file(path))
+        try:
             container = opened.enter_context(av.open(file, options=_OPTIONS, metadata_errors="replace"))
-        except PermissionError as error:
-            raise AudioError("the recording may not be read. Check the permissions of the file.") from error
         except (av.FFmpegError, ValueError, EOFError, OSError) as error:
             raise AudioError(
                 "the file is not audio that can be read, or its beginning or end is missing (an M4A needs both). WAV, "

@@ -31,6 +31,10 @@ VERBS = {
         "Watch a spoken conversation arrive over a pendant's wire format and come out as text, tasks and memories.",
     ),
     "import": ("omi_edge.cli.imports:import_", "Take recordings in, as if they had been heard."),
+    "stream": (
+        "omi_edge.cli.stream:stream",
+        "Send a recording or a tone to a daemon's socket as if it were spoken now.",
+    ),
     "list": ("omi_edge.cli.data:list_", "List conversations, newest first."),
     "show": ("omi_edge.cli.data:show", "Show one conversation with everything derived from it."),
     "search": ("omi_edge.cli.data:search", "Find what was said, with the second of audio that proves it."),
@@ -43,6 +47,7 @@ VERBS = {
     "resume": ("omi_edge.cli.recording:resume", "Record again."),
     "off-record": ("omi_edge.cli.recording:off_record", "Be off the record for a while."),
     "bookmarks": ("omi_edge.cli.recording:bookmarks", "List the moments that the wearer marked, and mark one."),
+    "ledger": ("omi_edge.cli.ledger:ledger", "Show what became of every second of a day."),
     "status": ("omi_edge.cli.service:status", "Show what works, what waits and what needs attention."),
     "notices": ("omi_edge.cli.service:notices", "Show what the owner should know, and acknowledge it."),
     "doctor": ("omi_edge.cli.doctor:doctor", "Check this machine; each finding with its cure."),

@@ -39,12 +39,16 @@ LEAST_MTU = 23
         "omi-edge virtual-pendant",
         "omi-edge virtual-pendant --profile devkit2-2.0.10 --audio talk.wav --repeat",
         "omi-edge virtual-pendant --fault lose=0.01 --fault away=60:20 --seed 7",
+        "omi-edge virtual-pendant --stored 60 --fault storage-speed=4",
         "omi-edge virtual-pendant --list",
     ),
 )
 @click.option("--profile", default=CV1_3_0_21.name, metavar="NAME", help=f"Which pendant. Default: {CV1_3_0_21.name}.")
 @click.option("--audio", type=click.Path(path_type=Path), metavar="FILE", help="What it hears. Default: our recording.")
 @click.option("--repeat", is_flag=True, help="Hear it again and again.")
+@click.option(
+    "--stored", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="So much of it was heard while away."
+)
 @click.option("--fault", "specs", multiple=True, metavar="SPEC", help=f"What goes wrong; may be repeated: {HELP}.")
 @click.option(
     "--script", type=click.Path(path_type=Path), metavar="FILE", help="Read such specs from FILE, one a line."
@@ -59,6 +63,7 @@ def virtual_pendant(
     profile: str,
     audio: Path | None,
     repeat: bool,
+    stored: float,
     specs: tuple[str, ...],
     script: Path | None,
     mtu: int,
@@ -79,7 +84,7 @@ def virtual_pendant(
     recording = Recording(audio if audio is not None else recording_path())
     if sys.platform != "linux" or not (address or bus.available()):
         raise LinkUnavailable("this needs Linux and dbus-daemon (apt install dbus-daemon).")
-    asyncio.run(_run(settings, chosen, recording, repeat, faults, mtu, address))
+    asyncio.run(_run(settings, chosen, recording, repeat, stored, faults, mtu, address))
 
 
 async def _run(
@@ -87,6 +92,7 @@ async def _run(
     profile: Profile,
     recording: Recording,
     repeat: bool,
+    stored: float,
     faults: Faults,
     mtu: int,
     address: str | None,
@@ -109,6 +115,8 @@ async def _run(
             os.environ[bus.ADDRESS_VARIABLE] = address
         pendant = Pendant(clock, profile, mtu=mtu, faults=faults)
         stack.callback(pendant.close)
+        if stored:
+            pendant.store(_blocks(recording, repeat), seconds=stored)
         await stack.enter_async_context(BluezAdapter(pendant))
         export = f"{bus.ADDRESS_VARIABLE}={os.environ[bus.ADDRESS_VARIABLE]}"
         if settings.json:

@@ -32,7 +32,7 @@ from omi_edge.events import Bus
 from omi_edge.pipeline.spine import Spine
 from omi_edge.pipeline.wearable import Wearable
 from omi_edge.pipeline.withhold import Withhold
-from omi_edge.store import bookmarks, devices, notices
+from omi_edge.store import bookmarks, devices, notices, sources
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -163,7 +163,7 @@ class Devices:
                     log.warning("the bond stays with the system", extra={"cause": error.slug})
 
             def work(conn: Connection) -> None:
-                devices.forget(conn, address)
+                self._forget(conn, address)
                 for notice in notices.active(conn):
                     if row.address in notice.subject_ids:
                         notices.clear(conn, notice.code, notice.subject_ids)
@@ -244,6 +244,12 @@ class Devices:
             log.warning("the pendant stays unpaired", extra={"cause": error.slug})
             return False
         return True
+
+    def _forget(self, conn: Connection, address: str) -> None:
+        source = sources.for_device(conn, address)
+        if source is not None:
+            self._spine.ledger.gone(conn, source.id)
+        devices.forget(conn, address)
 
     def _remember(self, conn: Connection, info: DeviceInfo, name: str | None, bonded: bool) -> DeviceRow:
         row = devices.remember(

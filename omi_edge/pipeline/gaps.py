@@ -10,6 +10,7 @@ from omi_edge.clock import Clock
 from omi_edge.domain import Cause, Codec, Gap
 from omi_edge.events import Bus
 from omi_edge.pipeline.hearing import Missing
+from omi_edge.pipeline.ledger import Ledger
 from omi_edge.store import gaps, withheld
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -23,13 +24,19 @@ the owner spoke are thrown away with the rest."""
 class Gaps:
     """Settles the holes of all sources."""
 
-    def __init__(self, db: Database, clock: Clock, bus: Bus) -> None:
+    def __init__(self, db: Database, clock: Clock, bus: Bus, ledger: Ledger) -> None:
         self._db = db
+        self._ledger = ledger
         self._clock = clock
         self._bus = bus
 
-    async def settle(self, source_id: str, missing: Missing, codec: Codec, witness: Witness | None) -> list[Gap]:
-        """Store a stretch without frames and tell it. Raises VaultError when it cannot be stored."""
+    async def settle(
+        self, source_id: str, missing: Missing, codec: Codec, witness: Witness | None, *, account: bool = False
+    ) -> list[Gap]:
+        """Store a stretch without frames and tell it; with ``account`` it is entered into the ledger as well.
+
+        Raises VaultError when it cannot be stored.
+        """
         spans = await self._db.read(
             functools.partial(withheld.listed, since_us=missing.start_us, until_us=missing.end_us)
         )
@@ -47,6 +54,8 @@ class Gaps:
         def commit(conn: Connection) -> None:
             for gap in found:
                 gaps.put(conn, gap)
+                if account:
+                    self._account(conn, missing, gap)
 
         await self._db.write(commit)
         for gap in found:
@@ -55,6 +64,12 @@ class Gaps:
                 causes=list(gap.causes), frames=gap.frames,
             )  # fmt: skip
         return found
+
+    def _account(self, conn: Connection, missing: Missing, gap: Gap) -> None:
+        """Enter a gap into the ledger, by boot time: the wall clock may have been stepped inside it."""
+        to_boot_us = missing.end_boot_us - missing.end_us
+        start_us = missing.start_boot_us if gap.start_us == missing.start_us else gap.start_us + to_boot_us
+        self._ledger.missing(conn, gap.source_id, start_us, gap.end_us + to_boot_us, gap.causes)
 
 
 def apart(start_us: int, end_us: int, spans: Sequence[WithheldRow]) -> list[tuple[int, int, str]]:

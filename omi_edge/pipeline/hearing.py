@@ -41,6 +41,18 @@ LOOK_BACK_US = 1_000_000
 """A segment that opens now starts at most this long ago (minimum speech and pre-roll)."""
 
 
+class Stretch(msgspec.Struct):
+    """Consecutive frames that were decided alike; boot time."""
+
+    start_us: int
+    end_us: int
+    speech: bool
+    """Whether they are kept: within two seconds of what could be speech."""
+    lost_us: int = 0
+    """What of it was concealed."""
+    losses: int = 0
+
+
 class ChunkReady(msgspec.Struct, frozen=True):
     """A chunk to be stored, with the segments that end in it."""
 
@@ -51,6 +63,8 @@ class ChunkReady(msgspec.Struct, frozen=True):
     dropped_bytes: int = 0
     dropped_us: int = 0
     heard_until_us: int = 0
+    stretches: tuple[Stretch, ...] = ()
+    """What was decided since the one before; empty for a recording."""
 
 
 class LiveAudio(msgspec.Struct, frozen=True):
@@ -75,7 +89,7 @@ class Missing(msgspec.Struct, frozen=True):
     """A stretch of the timeline without frames, found when frames came again."""
 
     start_us: int
-    """UTC."""
+    """UTC, by the wall clock as it is set at the end."""
     end_us: int
     end_boot_us: int
     lost: int
@@ -85,6 +99,8 @@ class Missing(msgspec.Struct, frozen=True):
     reconnected: bool
     quiet_us: int
     """How long before it the microphone had heard next to nothing."""
+    start_boot_us: int = 0
+    """0 for a recording."""
 
 
 Heard = ChunkReady | LiveAudio | Position | Missing
@@ -116,6 +132,8 @@ class Hearing:
         self._out: list[Heard] = []
         self._lost = 0
         self._end_us = 0
+        self._end_boot_us = 0
+        self._stretches: list[Stretch] = []
         self._late_frames = 0
         self._told = Position(0, speaking=False)
         self._reconnected = False
@@ -147,7 +165,7 @@ class Hearing:
                 assert self._run is not None
             self._run.add(frame.data)
             block.append(self._decoder.decode(frame.data))
-            self._end_us = self._run.end_us
+            self._end_us, self._end_boot_us = self._run.end_us, self._run.end_boot_us
             if len(block) >= BLOCK_FRAMES:  # however much has waited: what a live decoder goes back to is at hand
                 self._hear(block)
                 block = []
@@ -174,25 +192,34 @@ class Hearing:
         return not (late_us < -SLIP_US and (run.in_silence or late_us < -SLIP_WINDOW_US))
 
     def _new_run(self, frame: Frame, arrival_us: int) -> None:
-        before_us = self._end_us
+        before_us, frame_us = self._end_us, self._codec.frame_us
         self._end_run()
-        start_us = arrival_us - self._codec.frame_us
+        start_us = arrival_us - frame_us
+        start_boot_us = frame.boot_us - frame_us
         if before_us:
+            # how far apart they are the boot clock knows, whatever was done to the wall clock; a recording has none
+            apart_us = start_boot_us - self._end_boot_us if frame.boot_us else start_us - before_us
             if before_us - SLIP_WINDOW_US < start_us <= before_us:
                 start_us = before_us + 1  # never on top of what is there; one microsecond apart marks the seam
-            if start_us - before_us > self._codec.frame_us or frame.lost:
+            if apart_us > frame_us or frame.lost:
+                missing_us = start_us - before_us
+                if abs(missing_us - apart_us) > SLIP_US:
+                    missing_us = max(0, apart_us)
                 self._out.append(
                     Missing(
-                        before_us, max(start_us, before_us), frame.boot_us - self._codec.frame_us, frame.lost,
-                        frame.jump, self._reconnected, self._quiet_us,
+                        start_us - missing_us, start_us, start_boot_us, frame.lost,
+                        frame.jump, self._reconnected, self._quiet_us, self._end_boot_us if frame.boot_us else 0,
                     )
                 )  # fmt: skip
+            if apart_us <= frame_us:
+                start_boot_us = self._end_boot_us  # a seam and an overlap are no time of their own
             self._lost += frame.lost
         self._reconnected = False
         self._quiet_us = 0
         self._late_frames = 0
         self._decoder.reset()
         self._run = _Run(self._source_id, self._codec, start_us, self._new_gate(), self._new_segment_id, self._live)
+        self._run.start_boot_us = start_boot_us if frame.boot_us else 0
 
     def _end_run(self) -> None:
         if self._run is None:
@@ -235,6 +262,7 @@ class Hearing:
                 self._flush(run)
             run.dropped_bytes += len(packet)
             run.dropped_us += self._codec.frame_us
+            self._note(run, packet, speech=False)
             run.skip()
             if run.dropped_us >= SILENCE_REPORT_US:
                 self._flush(run)
@@ -243,15 +271,35 @@ class Hearing:
         if run.packets and (kind is not run.kind or len(run.packets) >= self._chunk_frames):
             self._flush(run)
         run.kind = kind
+        self._note(run, packet, speech=keep)
         run.packets.append(packet)
         if len(run.packets) >= self._chunk_frames:
             self._flush(run)
+
+    def _note(self, run: _Run, packet: bytes, *, speech: bool) -> None:
+        """Write down what became of the frame that has just been decided."""
+        if not run.start_boot_us:
+            return
+        frame_us = self._codec.frame_us
+        start_us = run.start_boot_us + run.decided * frame_us
+        last = self._stretches[-1] if self._stretches else None
+        if last is None or last.speech is not speech or last.end_us != start_us:
+            last = Stretch(start_us, start_us, speech)
+            self._stretches.append(last)
+        if not packet:
+            last.lost_us += frame_us
+            last.losses += not run.losing
+        run.losing = not packet
+        last.end_us += frame_us
 
     def _flush(self, run: _Run, segments: tuple[SpeechSegment, ...] = ()) -> None:
         chunk = run.take_chunk()
         if chunk is None and not segments and not run.dropped_us and not self._lost:
             return
-        self._out.append(ChunkReady(chunk, segments, self._lost, run.dropped_bytes, run.dropped_us, run.end_us))
+        stretches, self._stretches = tuple(self._stretches), []
+        self._out.append(
+            ChunkReady(chunk, segments, self._lost, run.dropped_bytes, run.dropped_us, run.end_us, stretches)
+        )
         self._lost = run.dropped_bytes = run.dropped_us = 0
 
     def _tell_position(self, quiet_until_us: int, *, speaking: bool) -> None:
@@ -283,6 +331,10 @@ class _Run:
         self.dropped_bytes = 0
         self.dropped_us = 0
         self.in_silence = False
+        self.start_boot_us = 0
+        """Boot time of the first frame; 0 for a recording."""
+        self.losing = False
+        """Whether the last frame that was decided is lost."""
         self._source_id = source_id
         self._codec = codec
         self._start_us = start_us
@@ -308,6 +360,15 @@ class _Run:
     @property
     def end_us(self) -> int:
         return self._start_us + self._frames * self._codec.frame_us
+
+    @property
+    def end_boot_us(self) -> int:
+        return self.start_boot_us + self._frames * self._codec.frame_us
+
+    @property
+    def decided(self) -> int:
+        """Frames whose fate was decided and noted."""
+        return self._stored + len(self.packets)
 
     @property
     def quiet_until_us(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import msgspec
@@ -22,6 +22,7 @@ from omi_edge.domain import SAMPLE_RATE, AudioChunk, Codec, Frame, Notification,
 from omi_edge.errors import DiskFull, OmiEdgeError, VaultBusy
 from omi_edge.opus import Encoder
 from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing, LiveAudio, Missing, Position
+from omi_edge.pipeline.ledger import Ledger
 from omi_edge.store import audio, jobs, segments, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -42,6 +43,19 @@ SILENT_SECONDS = 3.0
 """Without a frame for this long the run is over: what is open is closed, so that nothing waits for the next frame. The
 pendant holds back at most 1.28 s (protocol dossier §7)."""
 SECOND_BYTES = SAMPLE_RATE * 2
+
+
+Span = tuple[int, int]
+"""From, to just before; UTC in microseconds."""
+
+
+class Taken(msgspec.Struct):
+    """How far a recording was taken."""
+
+    end_us: int
+    """UTC just after the last frame."""
+    left_out_us: int = 0
+    """How much of it fell on what was to be left out."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -67,6 +81,7 @@ class Intake:
         on_live: Callable[[LiveAudio], None],
         on_missing: Callable[[Missing], Awaitable[None]],
         on_disk: Callable[[bool], Awaitable[None]],
+        ledger: Ledger | None = None,
     ) -> None:
         self.source_id = source_id
         self.quiet_until_us = 0
@@ -86,6 +101,8 @@ class Intake:
         self._on_live = on_live
         self._on_missing = on_missing
         self._on_disk = on_disk
+        self._ledger = ledger
+        """Where what is heard is noted; None for a source without an account."""
         self._waiting: deque[tuple[Notification, int]] = deque()
         """Notifications, each with the offset of UTC from its time since boot as it came."""
         self._ready: asyncio.Queue[Heard] = asyncio.Queue(READY_LIMIT)
@@ -95,6 +112,11 @@ class Intake:
         self._gathering: Timer | None = None
         self._fell_silent: Timer | None = None
         self._disk_full = False
+
+    @property
+    def accounted(self) -> bool:
+        """Whether every second of the source is accounted for in the ledger: of pendants, not of what comes at will."""
+        return self._ledger is not None
 
     def notify(self, notification: Notification) -> None:
         """Take one notification; never waits. While the owner withholds, it is thrown away unseen."""
@@ -128,32 +150,46 @@ class Intake:
             self._frames.reconnected()  # ids went on unseen: their step is no loss
             self._withheld = False
 
-    async def take_pcm(self, pcm: AsyncIterator[bytes], start_us: int) -> float:
-        """Encode and take a whole recording, s16le mono 16 kHz; return its seconds. Waits for the disk."""
+    async def take_pcm(
+        self, pcm: AsyncIterator[bytes], start_us: int, taken: Taken | None = None, leave_out: Sequence[Span] = ()
+    ) -> float:
+        """Encode and take a whole recording, s16le mono 16 kHz; return its seconds. Waits for the disk.
+
+        For ``taken`` and ``leave_out`` see ``take_frames``.
+        """
         encoder = Encoder(self.codec)
         frame_bytes = self.codec.frame_us * SAMPLE_RATE // 1_000_000 * 2
+        sifted = _Sifted(start_us, self.codec.frame_us, taken or Taken(start_us), leave_out)
         rest = b""
-        taken = 0
 
-        def encode(block: bytes, first_frame: int) -> list[Heard]:
+        def encode(block: bytes) -> list[Heard]:
             samples = np.frombuffer(block, np.int16).reshape(-1, frame_bytes // 2)
-            frames = []
-            for index, frame in enumerate(samples):
-                end_us = start_us + (first_frame + index + 1) * self.codec.frame_us
-                frames.append((Frame(encoder.encode(frame), 0), end_us))
-            return self._hearing.feed(frames)
+            return self._take(sifted, [encoder.encode(frame) for frame in samples])
 
         async for piece in pcm:
             rest += piece
             whole = len(rest) - len(rest) % frame_bytes
             for offset in range(0, whole, SECOND_BYTES):
-                block = rest[offset : min(whole, offset + SECOND_BYTES)]
-                await self._run(encode, block, taken)
-                taken += len(block) // frame_bytes
+                await self._run(encode, rest[offset : min(whole, offset + SECOND_BYTES)])
             rest = rest[whole:]
+        seconds = sifted.count * self.codec.frame_us / 1e6 + len(rest) / SECOND_BYTES
         if rest:
-            await self._run(encode, rest.ljust(frame_bytes, b"\0"), taken)
-        return taken * self.codec.frame_us / 1e6 + len(rest) / SECOND_BYTES
+            await self._run(encode, rest.ljust(frame_bytes, b"\0"))
+        return seconds
+
+    async def take_frames(
+        self, frames: AsyncIterator[Sequence[bytes]], start_us: int, taken: Taken, leave_out: Sequence[Span] = ()
+    ) -> None:
+        """Take a whole recording of this codec's frames as they are. Waits for the disk.
+
+        Frames that reach into one of ``leave_out``, in order of time, are not taken. ``taken`` is kept up to date: what
+        ends before ``taken.end_us`` as it is handed over was taken already, and is passed over uncounted.
+        """
+        sifted = _Sifted(start_us, self.codec.frame_us, taken, leave_out)
+        second = 1_000_000 // self.codec.frame_us
+        async for some in frames:
+            for offset in range(0, len(some), second):
+                await self._run(self._take, sifted, some[offset : offset + second])
 
     async def finish(self) -> None:
         """Bring everything that was taken into the file, and end the run."""
@@ -206,6 +242,13 @@ class Intake:
             # a frame may be whole only with a later notification: it was spoken when its first came
             frames += [(frame, frame.boot_us + offset_us) for frame in self._frames.feed(notification)]
         return self._hearing.feed(frames)
+
+    def _take(self, sifted: _Sifted, packets: Sequence[bytes]) -> list[Heard]:
+        """Hear what of ``packets`` is wanted; what is left out ends a run."""
+        heard: list[Heard] = []
+        for stretch in sifted.wanted(packets):
+            heard += self._hearing.feed(stretch) if stretch else self._hearing.finish()
+        return heard
 
     def _hear_out(self) -> list[Heard]:
         """End the run, with the frame that waited for a successor."""
@@ -288,8 +331,46 @@ class Intake:
             conn, self.source_id, heard_until_us=item.heard_until_us, lost_frames=item.lost,
             dropped_bytes=item.dropped_bytes, dropped_us=item.dropped_us,
         )  # fmt: skip
+        if self._ledger is not None:
+            self._ledger.heard(conn, self.source_id, item.stretches)
         now_us = self._clock.utc_us()
         for segment in item.segments:
             segments.put(conn, segment)
             jobs.enqueue(conn, Stage.TRANSCRIBE, segment.id, now_us=now_us)
         return Stored(chunk, item.segments)
+
+
+class _Sifted:
+    """Places a recording's frames one after the other, and passes over those that are not wanted."""
+
+    def __init__(self, start_us: int, frame_us: int, taken: Taken, leave_out: Sequence[Span]) -> None:
+        self.count = 0
+        """Frames so far."""
+        self._start_us = start_us
+        self._frame_us = frame_us
+        self._from_us = taken.end_us
+        self._taken = taken
+        self._leave_out = deque(leave_out)
+
+    def wanted(self, packets: Sequence[bytes]) -> Iterator[list[tuple[Frame, int]]]:
+        """Yield stretches of frames with their ends in UTC; an empty one where something is left out."""
+        stretch: list[tuple[Frame, int]] = []
+        for packet in packets:
+            begin_us = self._start_us + self.count * self._frame_us
+            end_us = begin_us + self._frame_us
+            self.count += 1
+            if end_us <= self._from_us:
+                continue
+            self._taken.end_us = end_us
+            while self._leave_out and self._leave_out[0][1] <= begin_us:
+                self._leave_out.popleft()
+            if self._leave_out and self._leave_out[0][0] < end_us:
+                self._taken.left_out_us += self._frame_us
+                if stretch:
+                    yield stretch
+                    stretch = []
+                yield []
+            else:
+                stretch.append((Frame(packet, 0), end_us))
+        if stretch:
+            yield stretch

@@ -23,17 +23,21 @@ from omi_edge.ids import new_id
 from omi_edge.listen.gate import SpeechGate
 from omi_edge.listen.vad import SileroVad
 from omi_edge.memory.conversation import is_over
+from omi_edge.pipeline import imported
 from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.gaps import Gaps
 from omi_edge.pipeline.hearing import Hearing, Missing
-from omi_edge.pipeline.intake import Intake, Stored
+from omi_edge.pipeline.imported import Imported
+from omi_edge.pipeline.intake import Intake, Stored, Taken
 from omi_edge.pipeline.jobs import JobRunner
+from omi_edge.pipeline.ledger import Ledger
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.stages import Stages
-from omi_edge.store import audio, conversations, jobs, notices, segments, sources
+from omi_edge.store import audio, conversations, jobs, notices, recordings, segments, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
+from omi_edge.store.recordings import RecordingRow
 from omi_edge.store.vectors import VectorIndex
 
 log = logging.getLogger(__name__)
@@ -67,9 +71,15 @@ class Spine:
         self._bus = bus
         self._config = config
         self._intakes: dict[str, Intake] = {}
+        self._taking: dict[str, Intake] = {}
+        """Of recordings that are being taken, by source: beside the live one where a pendant has both."""
+        self._recordings: set[str] = set()
+        self._turns: dict[str, asyncio.Lock] = {}
+        """Recordings of one source are taken one after the other."""
         self._witnesses: dict[str, Witness] = {}
         """What was seen of the link of each live source."""
-        self._gaps = Gaps(db, clock, bus)
+        self.ledger = Ledger(db, clock)
+        self._gaps = Gaps(db, clock, bus, self.ledger)
         self._withheld = False
         self._capture = ThreadPoolExecutor(1, thread_name_prefix="capture")
         self.live = LiveTranscriber(engines, bus, clock, self._behind)
@@ -88,7 +98,7 @@ class Spine:
     @property
     def capturing(self) -> bool:
         """Whether any source is open."""
-        return bool(self._intakes)
+        return bool(self._intakes or self._taking)
 
     @property
     def disk_full(self) -> bool:
@@ -113,8 +123,8 @@ class Spine:
         """Begin to work: jobs that were left, conversations that were open."""
         for row in await self._db.read(conversations.open_ones):
             self._open[row.id] = row
-        for source in await self._db.read(sources.unfinished):
-            await self._tell_interrupted(source)
+        for recording_id, kept_us in await self._db.write(lambda conn: imported.cut_off(conn, self._clock.utc_us())):
+            await self._tell_interrupted(recording_id, kept_us)
         for name, work in (
             ("jobs", self.jobs.run),
             ("closer", self._close_conversations),
@@ -125,7 +135,7 @@ class Spine:
 
     async def stop(self) -> None:
         """Store what was heard, then let go of the jobs; they go on at the next start."""
-        for intake in list(self._intakes.values()):
+        for intake in [*self._intakes.values(), *self._taking.values()]:
             await intake.close()
         self._intakes.clear()
         for task in self._tasks:
@@ -147,12 +157,14 @@ class Spine:
         def find(conn: Connection) -> str:
             known = sources.for_device(conn, device_id)
             if known is not None:
+                self.ledger.seen(conn, known.id)
                 return known.id
             now_us = self._clock.utc_us()
             row = sources.add(
                 conn, id=new_id("src", now_us), kind="pendant", name=name, device_id=device_id, client_id=None,
                 codec=codec, created_us=now_us,
             )  # fmt: skip
+            self.ledger.seen(conn, row.id)
             return row.id
 
         known_row = await self._db.read(lambda conn: sources.for_device(conn, device_id))
@@ -164,10 +176,29 @@ class Spine:
             return known
         if known is not None:
             await known.close()
+        intake = self._intake(source_id, codec, live=True, account=True)
+        if self._withheld:
+            await intake.withhold(True)
+        return intake
+
+    async def open_socket(self, source_id: str, codec: Codec, witness: Witness) -> Intake:
+        """Return the way in for a client that sends over a socket; ``witness`` says what a hole in its audio means."""
+        self._witnesses[source_id] = witness
+        known = self._intakes.get(source_id)
+        if known is not None and known.codec is codec:
+            await known.finish()
+            return known
+        if known is not None:
+            await known.close()
         intake = self._intake(source_id, codec, live=True)
         if self._withheld:
             await intake.withhold(True)
         return intake
+
+    @property
+    def withheld(self) -> bool:
+        """Whether audio of live sources is thrown away."""
+        return self._withheld
 
     async def withhold(self, wanted: bool) -> None:
         """Throw away the audio of every live source from now on, or no longer. Recordings are taken in all the same."""
@@ -184,55 +215,84 @@ class Spine:
                 return True
         return False
 
-    async def begin_recording(self, name: str, start_us: int, time_known: bool, client_id: str | None) -> str:
-        """Register a recording to come; return its source id."""
-        now_us = self._clock.utc_us()
-        source_id = new_id("src", now_us)
-        await self._db.write(
-            lambda conn: sources.add(
-                conn,
-                id=source_id,
-                kind="file",
-                name=name,
-                device_id=None,
-                client_id=client_id,
-                codec=Codec.OPUS_20MS,
-                created_us=now_us,
-                time_known=time_known,
-                first_us=start_us,
-            )
-        )
-        return source_id
+    async def begin_recording(
+        self,
+        name: str,
+        start_us: int,
+        time_known: bool,
+        client_id: str | None,
+        *,
+        codec: Codec = Codec.OPUS_20MS,
+        digest: bytes | None = None,
+        device: str | None = None,
+        again: bool = False,
+    ) -> str:
+        """Register a recording to come; return its id, which is that of its source where it gets one of its own.
 
-    async def take_recording(self, source_id: str, pcm: AsyncIterator[bytes]) -> None:
-        """Take a registered recording, as fast as it can be stored; whatever arrived is kept."""
-        row = await self._db.read(lambda conn: sources.get(conn, source_id))
-        if row.kind != "file" or row.ended_us is not None or source_id in self._intakes:
+        With ``device``, the name or address of a remembered pendant, it belongs to the pendant's source. ``digest`` is
+        the keyed one of its content: what broke off earlier goes on where it ended. Raises NotFound for a pendant that
+        is not remembered, and BadInput for content that is there already, unless ``again``.
+        """
+        wanted = Imported(name, start_us, time_known, client_id, codec, digest, device, again)
+        with held(self._clock):
+            return await self._db.write(lambda conn: imported.begin(conn, wanted, self._clock.utc_us()))
+
+    async def take_recording(self, recording_id: str, body: AsyncIterator[bytes], *, framed: bool = False) -> None:
+        """Take a registered recording, as fast as it can be stored; whatever arrived is kept.
+
+        ``body`` is s16le mono 16 kHz PCM, or with ``framed`` frames of the codec it was registered with, each with its
+        length before it. Only a body that ends without an error makes the recording complete.
+        """
+        row = await self._db.read(lambda conn: recordings.get(conn, recording_id))
+        if row.ended_us is not None or recording_id in self._recordings:
             raise BadInput("this recording has been taken already; begin a new import.")
-        intake = self._intake(source_id, Codec(row.codec), live=False)
+        self._recordings.add(recording_id)
         try:
-            await intake.take_pcm(pcm, row.first_us or 0)
+            async with self._turns.setdefault(row.source_id, asyncio.Lock()):
+                await self._take_recording(row, body, framed)
         finally:
-            await intake.finish()
-            await self._end_source(source_id)
+            self._recordings.discard(recording_id)
 
-    async def _end_source(self, source_id: str) -> None:
-        intake = self._intakes.pop(source_id, None)
-        if intake is not None:
+    async def _take_recording(self, row: RecordingRow, body: AsyncIterator[bytes], framed: bool) -> None:
+        begun = await self._db.write(lambda conn: imported.resume(conn, row))
+        taken = Taken(begun.from_us)
+        intake = self._taking[row.source_id] = self._intake(row.source_id, begun.codec, live=False)
+        intake.quiet_until_us = begun.from_us
+        whole = False
+        try:
+            if framed:
+                await intake.take_frames(imported.frames(body), row.start_us, taken, begun.leave_out)
+            else:
+                await intake.take_pcm(body, row.start_us, taken, begun.leave_out)
+            await intake.finish()
+            whole = True
+        finally:
             await intake.close()
-        await self._db.write(lambda conn: sources.set_ended(conn, source_id, self._clock.utc_us()))
+            self._taking.pop(row.source_id, None)
+            await self._end_recording(row, taken, whole)
+
+    async def _end_recording(self, row: RecordingRow, taken: Taken, whole: bool) -> None:
+        def end(conn: Connection) -> None:
+            recordings.end(
+                conn, row.id, end_us=taken.end_us, left_out_us=taken.left_out_us, complete=whole,
+                now_us=self._clock.utc_us(),
+            )  # fmt: skip
+            if whole:
+                notices.clear(conn, "import-interrupted", (row.id,))
+
+        await self._db.write(end)
+        if not whole:
+            await self._tell_interrupted(row.id, taken.end_us - row.start_us)
         self._changed.set()
 
-    async def _tell_interrupted(self, source: sources.SourceRow) -> None:
-        await self._db.write(lambda conn: sources.set_ended(conn, source.id, self._clock.utc_us()))
-        kept = ((source.heard_until_us or 0) - (source.first_us or 0)) / 1e6 if source.heard_until_us else 0.0
+    async def _tell_interrupted(self, recording_id: str, kept_us: int) -> None:
         await self.raise_notice(
-            "import-interrupted", Severity.WARNING, (source.id,),
-            f"An import was cut off when omi-edge ended: the first {kept:.0f} s of the recording are kept, the rest "
-            "was not taken in. Import the recording again for the rest.",
+            "import-interrupted", Severity.WARNING, (recording_id,),
+            f"An import was cut off: the first {max(0, kept_us) / 1e6:.0f} s of the recording are kept, the rest was "
+            "not taken in. Import the recording again for the rest.",
         )  # fmt: skip
 
-    def _intake(self, source_id: str, codec: Codec, *, live: bool) -> Intake:
+    def _intake(self, source_id: str, codec: Codec, *, live: bool, account: bool = False) -> Intake:
         settings = self._config
         vad = SileroVad()
 
@@ -247,10 +307,11 @@ class Spine:
         intake = Intake(
             source_id, hearing, codec, db=self._db, clock=self._clock, thread=self._capture,
             on_stored=self._stored, on_live=lambda piece: self.live.offer(source_id, piece),
-            on_missing=functools.partial(self._missing, source_id),
-            on_disk=self._disk,
+            on_missing=functools.partial(self._missing, source_id) if live else _nothing_missing,
+            on_disk=self._disk, ledger=self.ledger if account else None,
         )  # fmt: skip
-        self._intakes[source_id] = intake
+        if live:
+            self._intakes[source_id] = intake
         return intake
 
     def _stored(self, stored: Stored) -> None:
@@ -259,7 +320,10 @@ class Spine:
             self.jobs.poke()
 
     async def _missing(self, source_id: str, missing: Missing) -> None:
-        await self._gaps.settle(source_id, missing, self._intakes[source_id].codec, self._witnesses.get(source_id))
+        intake = self._intakes[source_id]
+        await self._gaps.settle(
+            source_id, missing, intake.codec, self._witnesses.get(source_id), account=intake.accounted
+        )  # fmt: skip
 
     def _behind(self) -> bool:
         return Stage.TRANSCRIBE.value in self.jobs.working
@@ -300,9 +364,12 @@ class Spine:
                 await self._close(row.id, "silence")
 
     def _quiet_until_us(self, row: ConversationRow) -> int:
-        intake = self._intakes.get(row.source_id)
+        taking = self._taking.get(row.source_id)
         if row.source_kind == "file":
-            return intake.quiet_until_us if intake is not None else FOREVER_US
+            return taking.quiet_until_us if taking is not None else FOREVER_US
+        if taking is not None:
+            return taking.quiet_until_us
+        intake = self._intakes.get(row.source_id)
         now_us = self._clock.utc_us()
         if intake is None:
             return now_us
@@ -387,6 +454,10 @@ class Spine:
         )
         self._bus.publish("notice", now_us, id=notice.id, code=code, severity=severity.value, message=message)
         return notice
+
+
+async def _nothing_missing(_: Missing) -> None:
+    """What is left out of a recording is there already, or was withheld: no gap."""
 
 
 async def _logged(name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:

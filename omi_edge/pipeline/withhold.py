@@ -51,8 +51,7 @@ class Withhold:
         if row is None:
             return
         if row.until_us is not None and row.until_us <= self._clock.utc_us():
-            until_us = row.until_us
-            await self._db.write(lambda conn: withheld.end(conn, at_us=until_us))
+            await self._db.write(functools.partial(self._end, at_us=row.until_us))
             return
         await self._spine.withhold(True)
         self._holds(row)
@@ -75,7 +74,9 @@ class Withhold:
             if self.current is not None and until_us is not None:
                 # what the owner asked for before holds on: only they make it shorter, with resume
                 until_us = None if self.current.until_us is None else max(until_us, self.current.until_us)
-            begin = functools.partial(withheld.begin, kind=kind, now_us=now_us, until_us=until_us, by=by)
+            begin = functools.partial(
+                self._begin, kind=kind, now_us=now_us, until_us=until_us, by=by, boot_us=self._clock.boot_us()
+            )
             try:
                 row = await self._db.write(begin)
             except VaultError as error:  # a full disk is no reason to record what was not to be
@@ -90,7 +91,7 @@ class Withhold:
         """Record again; return what held, None when nothing did."""
         async with self._turn:
             now_us = self._clock.utc_us()
-            row = await self._db.write(lambda conn: withheld.end(conn, at_us=now_us))
+            row = await self._db.write(functools.partial(self._end, at_us=now_us))
             await self._spine.withhold(False)
             if self._timer is not None:
                 self._timer.cancel()
@@ -98,6 +99,25 @@ class Withhold:
             if row is not None:
                 self._bus.publish("recording", now_us, state="recording", until_us=None)
                 log.info("recording goes on", extra={"by": by})
+        return row
+
+    def _begin(
+        self, conn: Connection, kind: Withholding, *, now_us: int, until_us: int | None, by: str, boot_us: int
+    ) -> WithheldRow:
+        """Begin in the file, maybe late; what held before and does no longer goes into the ledger."""
+        ledger = self._spine.ledger
+        before = withheld.current(conn)
+        row = withheld.begin(
+            conn, kind, now_us=now_us, until_us=until_us, by=by, ledger_us=ledger.at_us(conn, boot_us)
+        )  # fmt: skip
+        if before is not None and before.id != row.id:
+            ledger.withheld(conn, withheld.get(conn, before.id))
+        return row
+
+    def _end(self, conn: Connection, *, at_us: int) -> WithheldRow | None:
+        row = withheld.end(conn, at_us=at_us)
+        if row is not None:
+            self._spine.ledger.withheld(conn, row)
         return row
 
     async def _write_down(self, row: WithheldRow, begin: Callable[[Connection], WithheldRow]) -> None:

@@ -28,9 +28,20 @@ _TABLES: dict[str, str] = {
     " JOIN devices d ON d.n = c.device_n ORDER BY c.n",
     "gaps": "SELECT o.id AS source_id, g.start_us, g.end_us, g.causes, g.frames FROM gaps g"
     " JOIN sources o ON o.n = g.source_n ORDER BY g.n",
-    "withheld": "SELECT id, kind, start_us, end_us, until_us, actor FROM withheld ORDER BY n",
+    "withheld": "SELECT id, kind, start_us, end_us, until_us, actor, ledger_us FROM withheld ORDER BY n",
+    "ledger": "SELECT o.id AS source_id, l.start_us, l.end_us, l.state, l.causes, l.lost_us, l.losses FROM ledger l"
+    " JOIN sources o ON o.n = l.source_n ORDER BY l.source_n, l.start_us",
+    "ledger_sources": "SELECT o.id AS source_id, s.since_us, s.until_us FROM ledger_sources s"
+    " JOIN sources o ON o.n = s.source_n ORDER BY s.source_n",
+    "ledger_anchors": "SELECT boot_id, boot_us, utc_us, ledger_us FROM ledger_anchors ORDER BY n",
+    "recordings": "SELECT r.id, o.id AS source_id, r.name, lower(hex(r.digest)) AS digest, r.codec, r.start_us,"
+    " r.end_us, r.left_out_us, r.created_us, r.ended_us, r.complete FROM recordings r"
+    " JOIN sources o ON o.n = r.source_n ORDER BY r.n",
+    "ledger_life": "SELECT at_us, listening FROM ledger_life",
     "bookmarks": "SELECT b.id, o.id AS source_id, b.at_us, b.actor FROM bookmarks b"
     " JOIN sources o ON o.n = b.source_n ORDER BY b.n",
+    "senders": "SELECT d.client_id, d.device, o.id AS source_id, d.first_us, d.last_us, d.refused_us FROM senders d"
+    " JOIN sources o ON o.n = d.source_n ORDER BY d.n",
     "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",
     "conversations": "SELECT c.id, o.id AS source_id, c.state, c.started_us, c.ended_us, c.created_us, c.finished_us,"
     " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id FROM conversations c"
@@ -67,7 +78,7 @@ _AUDIO = (
     "SELECT a.id, o.id AS source_id, a.start_us, a.duration_us, a.codec, a.kind, a.lost{data} FROM audio_chunks a"
     " JOIN sources o ON o.n = a.source_n ORDER BY a.id"
 )
-_FLAGS = frozenset({"is_user", "time_known", "due_has_time", "due_certain", "charging"})
+_FLAGS = frozenset({"is_user", "time_known", "due_has_time", "due_certain", "charging", "listening", "complete"})
 
 
 def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
@@ -105,7 +116,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
         if name in row:
             row[name] = msgspec.json.decode(row[name])
     if "causes" in row:
-        row["causes"] = row["causes"].split(",")
+        row["causes"] = [name for name in row["causes"].split(",") if name]
     return {name: bool(value) if name in _FLAGS and value is not None else value for name, value in row.items()}
 
 

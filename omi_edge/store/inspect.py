@@ -7,7 +7,9 @@ from omi_edge.store.connection import Connection
 TABLES = (
     "sources", "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks",
     "memories", "evidence", "overruled", "people", "documents", "vectors", "jobs", "notices", "clients", "settings",
-    "audit", "devices", "device_battery", "device_connections", "gaps", "withheld", "bookmarks",
+    "audit", "devices", "device_battery", "device_connections", "gaps", "withheld", "bookmarks", "senders",
+    "ledger", "ledger_sources", "ledger_anchors", "ledger_life",
+    "recordings",
 )  # fmt: skip
 
 

@@ -219,7 +219,52 @@ CREATE INDEX bookmarks_time ON bookmarks (at_us, n);
 CREATE INDEX bookmarks_source ON bookmarks (source_n, at_us, n);
 """
 
-MIGRATIONS: Sequence[Migration] = ((1, FIRST), (2, SECOND))
+THIRD = """
+-- of each source spans that do not overlap, on a time that the wall clock does not step
+CREATE TABLE ledger (
+    source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE, start_us INTEGER NOT NULL,
+    end_us INTEGER NOT NULL, state TEXT NOT NULL, causes TEXT NOT NULL, lost_us INTEGER NOT NULL,
+    losses INTEGER NOT NULL, PRIMARY KEY (source_n, start_us)
+) WITHOUT ROWID;
+-- the sources that have an account, since when and, once they are gone, until when
+CREATE TABLE ledger_sources (
+    source_n INTEGER PRIMARY KEY REFERENCES sources ON DELETE CASCADE, since_us INTEGER NOT NULL, until_us INTEGER
+);
+-- one row for each boot, and for each step of the wall clock
+CREATE TABLE ledger_anchors (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, boot_us INTEGER NOT NULL, utc_us INTEGER NOT NULL,
+    ledger_us INTEGER NOT NULL
+);
+-- the daemon's last sign of life
+CREATE TABLE ledger_life (n INTEGER PRIMARY KEY CHECK (n = 1), at_us INTEGER NOT NULL, listening INTEGER NOT NULL);
+ALTER TABLE withheld ADD COLUMN ledger_us INTEGER;
+"""
+
+FOURTH = """
+-- who sends audio over a socket, and which source it belongs to: several may lead to one
+CREATE TABLE senders (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT NOT NULL, device TEXT NOT NULL,
+    source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+    refused_us INTEGER, UNIQUE (client_id, device)
+);
+CREATE INDEX senders_source ON senders (source_n);
+"""
+
+FIFTH = """
+-- one row for each time that a recording was taken in; ``id`` is that of its source where it has one of its own
+CREATE TABLE recordings (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+    source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE, name TEXT NOT NULL, digest BLOB,
+    codec INTEGER NOT NULL, start_us INTEGER NOT NULL, end_us INTEGER, left_out_us INTEGER NOT NULL DEFAULT 0,
+    created_us INTEGER NOT NULL, ended_us INTEGER, complete INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX recordings_digest ON recordings (digest, n) WHERE digest IS NOT NULL;
+CREATE INDEX recordings_source ON recordings (source_n, n);
+CREATE INDEX recordings_open ON recordings (n) WHERE ended_us IS NULL;
+CREATE INDEX segments_source ON segments (source_n, end_us);
+"""
+
+MIGRATIONS: Sequence[Migration] = ((1, FIRST), (2, SECOND), (3, THIRD), (4, FOURTH), (5, FIFTH))
 
 
 def migrate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from omi_edge.errors import NotFound
+from omi_edge.errors import BadInput, NotFound
 from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters
 
@@ -100,6 +100,16 @@ def advance(
         " dropped_bytes = dropped_bytes + ?, dropped_us = dropped_us + ? WHERE id = ?",
         (heard_until_us, lost_frames, dropped_bytes, dropped_us, source_id),
     )
+
+
+def rename(conn: Connection, source_id: str, name: str) -> SourceRow:
+    """Call a source otherwise. Raises NotFound or BadInput."""
+    get(conn, source_id)
+    name = name.strip()
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise BadInput("a source's name has 1 to 100 printable characters.", "name")
+    conn.execute("UPDATE sources SET name = ? WHERE id = ?", (name, source_id))
+    return get(conn, source_id)
 
 
 def set_ended(conn: Connection, source_id: str, at_us: int) -> None:

@@ -8,7 +8,7 @@ from omi_edge.domain import Withholding
 from omi_edge.ids import new_id
 from omi_edge.store.connection import Connection
 
-_COLUMNS = "id, kind, start_us, end_us, until_us, actor"
+_COLUMNS = "id, kind, start_us, end_us, until_us, actor, ledger_us"
 LIST_LIMIT = 1000
 _LATEST_US = (1 << 63) - 1
 
@@ -25,23 +25,27 @@ class WithheldRow(msgspec.Struct, frozen=True):
     """When it is to end by itself; None for never."""
     by: str
     """Who began it: a caller of the API, or ``gesture``."""
+    ledger_us: int | None = None
+    """When it began in ledger time (``store.ledger``); None before there was one."""
 
 
-def begin(conn: Connection, kind: Withholding, *, now_us: int, until_us: int | None, by: str) -> WithheldRow:
+def begin(
+    conn: Connection, kind: Withholding, *, now_us: int, until_us: int | None, by: str, ledger_us: int | None = None
+) -> WithheldRow:
     """Record nothing from now on. What holds of the same kind changes its planned end, another kind ends."""
     standing = current(conn)
     if standing is not None:
         over = standing.until_us is not None and standing.until_us <= now_us
         if standing.kind is kind and not over:
             conn.execute("UPDATE withheld SET until_us = ? WHERE id = ?", (until_us, standing.id))
-            return _get(conn, standing.id)
+            return get(conn, standing.id)
         end(conn, at_us=standing.until_us if over and standing.until_us is not None else now_us)
     withheld_id = new_id("wth", now_us)
     conn.execute(
-        "INSERT INTO withheld (id, kind, start_us, until_us, actor) VALUES (?, ?, ?, ?, ?)",
-        (withheld_id, kind.value, now_us, until_us, by),
+        "INSERT INTO withheld (id, kind, start_us, until_us, actor, ledger_us) VALUES (?, ?, ?, ?, ?, ?)",
+        (withheld_id, kind.value, now_us, until_us, by, ledger_us),
     )
-    return _get(conn, withheld_id)
+    return get(conn, withheld_id)
 
 
 def end(conn: Connection, *, at_us: int) -> WithheldRow | None:
@@ -50,7 +54,7 @@ def end(conn: Connection, *, at_us: int) -> WithheldRow | None:
     if standing is None:
         return None
     conn.execute("UPDATE withheld SET end_us = max(start_us, ?) WHERE id = ?", (at_us, standing.id))
-    return _get(conn, standing.id)
+    return get(conn, standing.id)
 
 
 def current(conn: Connection) -> WithheldRow | None:
@@ -74,7 +78,8 @@ def listed(conn: Connection, since_us: int | None = None, until_us: int | None =
     return [_row(row) for row in rows]
 
 
-def _get(conn: Connection, withheld_id: str) -> WithheldRow:
+def get(conn: Connection, withheld_id: str) -> WithheldRow:
+    """Return a stretch that is known to be there."""
     return _row(conn.execute(f"SELECT {_COLUMNS} FROM withheld WHERE id = ?", (withheld_id,)).fetchone())
 
 

@@ -27,7 +27,10 @@ Services = dict[str, tuple[Characteristic, ...]]
 
 
 class Board:
-    """``notify`` sends a value to whoever subscribed; ``to_bootloader`` restarts the pendant without its firmware."""
+    """``notify`` sends a value to whoever subscribed; ``to_bootloader`` restarts the pendant without its firmware.
+
+    What concerns stored audio is asked of ``storage``.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Board:
         clock: DeviceClock,
         notify: Callable[[str, bytes], None],
         to_bootloader: Callable[[], None],
+        storage: Storage,
     ) -> None:
         self.profile = profile
         self.clock = clock
@@ -51,7 +55,7 @@ class Board:
         self._pressed = 0
         self._notify = notify
         self._to_bootloader = to_bootloader
-        self._storage = Storage(profile.storage)
+        self._storage = storage
         self.services: Services = dict(self._table())
         self.characteristics = {each.uuid: each for group in self.services.values() for each in group}
 
@@ -128,10 +132,7 @@ class Board:
             yield self._one(gatt.DEVICE_NAME, "read write", read=lambda: self.name.encode(), write=self._set_name)
 
     def _stored(self) -> Iterator[Characteristic]:
-        def command(value: bytes) -> None:
-            self._notify(gatt.STORAGE_CONTROL, self._storage.answer(value))
-
-        yield self._one(gatt.STORAGE_CONTROL, "write notify", write=command)
+        yield self._one(gatt.STORAGE_CONTROL, "write notify", write=self._storage.command)
         yield self._one(gatt.STORAGE_STATUS, "read notify", read=self._storage.status)
         if self.profile.wifi:
             yield self._one(
@@ -176,6 +177,7 @@ class Board:
             raise AttError(INVALID_LENGTH)
         if not self.clock.write(int.from_bytes(value, "little")):
             raise AttError(UNLIKELY)
+        self._storage.clock_set()
 
     def _set_name(self, value: bytes) -> None:
         if not 1 <= len(value) <= NAME_BYTES:

@@ -21,9 +21,13 @@ class DeviceClock:
 
     def now(self) -> float | None:
         """Return seconds since 1970, None when it was never set."""
+        return self.at(self._clock.boot_us())
+
+    def at(self, boot_us: int) -> float | None:
+        """Return what it would show at ``boot_us`` of our clock, going by how it runs now; None when it is unset."""
         if self._epoch is None:
             return None
-        return self._epoch + (self._clock.boot_us() - self._since_us) / 1e6 * self._rate
+        return self._epoch + (boot_us - self._since_us) / 1e6 * self._rate
 
     def set(self, epoch: float | None) -> None:
         """Go on from ``epoch``."""

@@ -67,6 +67,21 @@ class Faults(msgspec.Struct, frozen=True):
     """Forgets its first bond when that connection ends."""
     tap_power_off: bool = False
     """A single tap switches it off, as one CV1 revision does (dossier §4.4)."""
+    storage_not_ready: float = 0.0
+    """So many seconds after each connect the ring cannot be asked (dossier §6.5)."""
+    storage_speed: float = 1.0
+    """How many times as fast as a real pendant it hands over what it stored; 0 for as fast as it can."""
+    ring_records: int = 0
+    """Room for so many records of a ring, or blocks of files; 0 for what a real one has."""
+    done_crc: bool = False
+    """The ring tells a checksum at the end of a transfer (dossier §6.7)."""
+    no_auto_advance: bool = False
+    """The ring frees nothing by itself, unlike that of firmware 3.0.21 (dossier §6.5)."""
+    zero_stamps: bool = False
+    """A custody pendant that does not know the time writes 0 for it, not its uptime (dossier §6.6)."""
+    lose_stored: float = 0.0
+    """Share of the notifications of stored audio that get lost: in a client's own Bluetooth stack, unknown to the
+    pendant; on generation A in the pendant, which then leaves the block out (dossier §6.2)."""
 
 
 class Fate(StrEnum):

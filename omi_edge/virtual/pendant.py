@@ -1,8 +1,9 @@
 """A pendant without hardware: GATT values, timing and faults, driven by the clock. Knows no transport.
 
 Built on the protocol dossier §10. Microphone blocks of 100 ms are encoded and sent as a burst; ids go on across
-connections; audio that nobody subscribed to is thrown away. A transport asks ``advertising`` and calls ``connect``;
-whoever runs the simulation calls ``play`` and lets things go wrong; ``record`` tells what became of the audio.
+connections; audio that nobody subscribed to is thrown away, or stored while nobody is connected (``storage``). A
+transport asks ``advertising`` and calls ``connect``; whoever runs the simulation calls ``play`` and lets things go
+wrong; ``record`` tells what became of the audio.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from omi_edge.virtual.attributes import Characteristic
 from omi_edge.virtual.board import Board
 from omi_edge.virtual.connection import Connection
 from omi_edge.virtual.device_clock import DeviceClock
+from omi_edge.virtual.encode import encoder
 from omi_edge.virtual.faults import Act, Fate, Faults, Timed, Truth
 from omi_edge.virtual.microphone import BLOCK_SAMPLES, BLOCK_US, blocks
 from omi_edge.virtual.profiles import CV1_3_0_21, PROFILES, Profile
+from omi_edge.virtual.storage import Storage
 from omi_edge.virtual.timers import Timers
-from omi_edge.virtual.voice import Voice
+from omi_edge.virtual.voice import ATT_HEADER_BYTES, Voice
 
 __all__ = ["BLOCK_SAMPLES", "CV1_3_0_21", "PROFILES", "Faults", "Pendant", "Profile"]
 
@@ -89,7 +92,6 @@ class Pendant:
         self._clock = clock
         self._cuts = list(self.faults.cut_after)
         self._keys = random.Random(self.faults.seed)  # noqa: S311 a simulation, not a secret
-        self._voice = Voice(clock, self, self.profile, self.faults, first_id)
         self._audio_from_us = 0
         self._late: list[tuple[str, bytes]] = []
         self._connection: Connection | None = None
@@ -101,7 +103,10 @@ class Pendant:
         self._waiting: list[asyncio.Future[None]] = []
         epoch = None if self.faults.unset_clock else clock.utc_us() / 1e6
         self.clock = DeviceClock(clock, epoch, self.faults.drift_ppm)
-        self.board = Board(self.profile, self.clock, self._notify, self._to_bootloader)
+        self.storage = Storage(clock, self.clock, self, self.profile, self.faults)
+        """What it keeps while nobody is connected; ``storage.record`` tells what became of that."""
+        self._voice = Voice(clock, self, self.storage, self.profile, self.faults, first_id)
+        self.board = Board(self.profile, self.clock, self._notify, self._to_bootloader, self.storage)
         for index, timed in enumerate(self.faults.timed):
             self._timers.later(f"act {index}", timed.at, lambda timed=timed: self.suffer(timed))  # type: ignore[misc]
 
@@ -169,6 +174,7 @@ class Pendant:
         self._connection = Connection(self, central, self.mtu, wants_security=wants)
         self._audio_from_us = self._clock.boot_us() + round(LATE_START_SECONDS * 1e6)
         self._timers.later("battery", self.profile.battery_seconds, self._tell_battery)
+        self.storage.connected()
         self.on_event("connected")
         return self._connection
 
@@ -218,6 +224,7 @@ class Pendant:
             return
         self._connection = None
         self._late.clear()
+        self.storage.disconnected()
         for name in ("battery", "supervision"):
             self._timers.cancel(name)
         if self._forgetful and connection.central in self.bonds:
@@ -304,11 +311,16 @@ class Pendant:
         """
         self._crashed = True
         self._voice.restart()
-        self.clock.crash(clock_back_seconds)
+        self.storage.stopped(crashed=True)
+        if self.profile.custody and clock_back_seconds is None:
+            self.clock.set(None)  # newer code waits for a client to set it (dossier §4.3)
+        else:
+            self.clock.crash(clock_back_seconds)
         self._fall_silent(Fate.OFF)
 
         def started() -> None:
             self._crashed = False
+            self.storage.started()
             self._changed()
 
         self._timers.later("restart", RESTART_SECONDS if self._connection is None else SUPERVISION_SECONDS, started)
@@ -318,6 +330,7 @@ class Pendant:
         self._off = True
         if graceful:
             self._drop(Ending.REMOTE, Fate.OFF)
+        self.storage.stopped(crashed=not graceful)
         self._fall_silent(Fate.OFF)
         self._timers.later("off", seconds, self.power_on)
 
@@ -328,6 +341,7 @@ class Pendant:
             self._drop(Ending.TIMEOUT, Fate.OFF)
             self._off = False
             self._voice.restart()
+            self.storage.started()
             self._changed()
 
     def press(self, code: int = TAP) -> None:
@@ -346,6 +360,7 @@ class Pendant:
         """Let go of everything that waits for a time."""
         self.disconnect()
         self._timers.clear()
+        self.storage.close()
 
     @property
     def unheard(self) -> int:
@@ -395,6 +410,31 @@ class Pendant:
         for burst, first in enumerate(range(0, len(packets), each), start=1):
             await self._until(started_us, burst * BLOCK_SAMPLES)
             self._voice.say(packets[first : first + each])
+
+    def store_packets(self, packets: Sequence[bytes]) -> None:
+        """Have heard codec frames, while nobody was connected, in the time right up to now; no time passes.
+
+        What was stored before should end before they begin. Only while nobody is connected.
+        """
+        assert not self.connected
+        frame_us, per_block = self.profile.codec.frame_us, BLOCK_US // self.profile.codec.frame_us
+        began_us = self._clock.boot_us() - len(packets) * frame_us
+        ids = self._voice.next_id, self._voice.next_id
+        for index, packet in enumerate(packets):
+            start_us = began_us + index * frame_us
+            full_us = began_us + (index // per_block + 1) * BLOCK_US
+            self.storage.take(packet, (start_us, start_us + frame_us), min(full_us, self._clock.boot_us()), ids)
+
+    def store(self, samples: Iterable[Samples], *, seconds: float | None = None) -> float:
+        """Encode int16 blocks of any length at 16 kHz mono for ``store_packets``; return their seconds."""
+        encode, per_frame = encoder(self.profile.codec), self.profile.codec.frame_us * SAMPLE_RATE // 1_000_000
+        packets: list[bytes] = []
+        for block in blocks(samples):
+            if seconds is not None and len(packets) * per_frame >= seconds * SAMPLE_RATE:
+                break
+            packets += [encode(frame) for frame in block.reshape(-1, per_frame)]
+        self.store_packets(packets)
+        return len(packets) * per_frame / SAMPLE_RATE
 
     async def _until(self, started_us: int, heard: int) -> None:
         # sleeping to absolute times keeps the cadence free of drift, but for the one that is asked for
@@ -449,6 +489,20 @@ class Pendant:
     def send_audio(self, value: bytes) -> None:
         """Send one notification of audio."""
         self._send(gatt.AUDIO_DATA, value)
+
+    # what its storage asks
+
+    @property
+    def listening(self) -> bool:
+        """Whether a central subscribed to the storage's notifications."""
+        return self._connection is not None and self._connection.subscribed(gatt.STORAGE_CONTROL)
+
+    def send_stored(self, value: bytes) -> bool:
+        """Send a notification of the storage; False when the stack refuses it."""
+        if not self.listening or len(value) > self.mtu - ATT_HEADER_BYTES or self._off or self._crashed:
+            return False
+        self._notify(gatt.STORAGE_CONTROL, value)
+        return True
 
     # the link
 

@@ -46,6 +46,10 @@ class Profile(msgspec.Struct, frozen=True):
     """Properties of the haptic characteristic; empty without one."""
     speaker: bool = False
     storage: StorageKind = StorageKind.NONE
+    custody: bool = False
+    """Its ring speaks the draft of that name (dossier §6.7), and after a crash its clock waits to be set (§4.3)."""
+    marks_times: bool = False
+    """Writes down in its file when a recording begins (dossier §6.1, §6.2, firmware 3.0.16)."""
     wifi: bool = False
     legacy_dfu: bool = False
     smp: bool = False
@@ -71,11 +75,18 @@ CV1_3_0_15 = _cv1(
     "C0:FF:EE:00:30:15", "3.0.15", "cv1-3.0.15", features=0x3EC, charging=False, keeps_time=False,
     storage=StorageKind.SINGLE_FILE, wifi=True,
 )  # fmt: skip
+CV1_3_0_16 = _cv1(
+    "C0:FF:EE:00:30:16", "3.0.16", "cv1-3.0.16", features=0x3EC, charging=False, keeps_time=False,
+    storage=StorageKind.SINGLE_FILE, wifi=True, marks_times=True,
+)  # fmt: skip
+"""As Omi's app expects it: the firmware's side is not known (dossier §12)."""
 CV1_3_0_18 = _cv1(
     "C0:FF:EE:00:30:18", "3.0.18", "cv1-3.0.18", storage=StorageKind.MULTI_FILE, asks_for_bond=True
 )  # fmt: skip
 """One of the builds that ask for bonding (dossier §2.4)."""
-CV1_CUSTODY = _cv1("C0:FF:EE:00:31:00", "3.1.0", "cv1-custody", features=0x5EC, keeps_name=True, mic_sleep=True)
+CV1_CUSTODY = _cv1(
+    "C0:FF:EE:00:31:00", "3.1.0", "cv1-custody", features=0x5EC, keeps_name=True, mic_sleep=True, custody=True
+)  # fmt: skip
 """The drafts of a later firmware, the device name among them; its version number is made up (dossier §0.1)."""
 DEVKIT2_2_0_10 = Profile(
     "devkit2-2.0.10",
@@ -98,5 +109,5 @@ GLASS = Profile(
 
 PROFILES = {
     profile.name: profile
-    for profile in (CV1_3_0_21, CV1_3_0_15, CV1_3_0_18, CV1_CUSTODY, DEVKIT2_2_0_10, FRIEND, GLASS)
+    for profile in (CV1_3_0_21, CV1_3_0_15, CV1_3_0_16, CV1_3_0_18, CV1_CUSTODY, DEVKIT2_2_0_10, FRIEND, GLASS)
 }

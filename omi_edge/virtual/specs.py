@@ -11,20 +11,36 @@ import msgspec
 from omi_edge.errors import BadInput
 from omi_edge.virtual.faults import Act, Faults, Timed
 
-SHARES = {"lose": "lose", "drop": "drop", "duplicate": "duplicate"}
+SHARES = {"lose": "lose", "drop": "drop", "duplicate": "duplicate", "lose-stored": "lose_stored"}
 STATES = {
     "unset-clock": "unset_clock",
     "insufficient-encryption": "insufficient_encryption",
     "smp-request": "security_request",
     "stale-bond": "stale_bond",
     "tap-power-off": "tap_power_off",
+    "crc": "done_crc",
+    "no-auto-advance": "no_auto_advance",
+    "zero-stamps": "zero_stamps",
 }
-NAMES = (*SHARES, "lose-every", "drift", *(str(act) for act in Act), *STATES)
+NUMBERS = {
+    "lose-every": ("lose_every", int, 1, math.inf),
+    "drift": ("drift_ppm", float, -1e5, 1e5),
+    "ring": ("ring_records", int, 1, 9_000_000),
+    "storage-speed": ("storage_speed", float, 0, math.inf),
+    "storage-not-ready": ("storage_not_ready", float, 0, math.inf),
+}
+"""Field, type, least and most."""
+NOT_READY = "storage-not-ready"
+NOT_READY_SECONDS = 5.0
+"""Without a number (dossier §10, item 8)."""
+NAMES = (*SHARES, *NUMBERS, *(str(act) for act in Act), *STATES)
 """What a spec may begin with."""
 HELP = (
     "lose=, drop=, duplicate= a share of the notifications (0 to 1); lose-every=N; drift=PPM; cut=AT, end=AT, "
     "reboot=AT[:CLOCK_BACK], away=AT[:SECONDS], held=AT[:SECONDS], stall=AT[:SECONDS], off=AT[:SECONDS], "
-    "press=AT[:CODE]; unset-clock, insufficient-encryption, smp-request, stale-bond, tap-power-off"
+    "press=AT[:CODE]; unset-clock, insufficient-encryption, smp-request, stale-bond, tap-power-off. Of stored audio: "
+    "ring=RECORDS, storage-speed=FACTOR (0: no waiting), storage-not-ready[=SECONDS], lose-stored=SHARE, crc, "
+    "no-auto-advance, zero-stamps"
 )
 
 
@@ -56,10 +72,10 @@ def _with(faults: Faults, spec: str) -> Faults:
     first, _, second = value.partition(":")
     if name in SHARES:
         return msgspec.structs.replace(faults, **{SHARES[name]: _number(spec, value, 0, 1)})
-    if name == "lose-every":
-        return msgspec.structs.replace(faults, lose_every=int(_number(spec, value, 1)))
-    if name == "drift":
-        return msgspec.structs.replace(faults, drift_ppm=_number(spec, value, -1e5, 1e5))
+    if name in NUMBERS:
+        field, kind, least, most = NUMBERS[name]
+        number = NOT_READY_SECONDS if name == NOT_READY and not given else _number(spec, value, least, most)
+        return msgspec.structs.replace(faults, **{field: kind(number)})
     timed = Timed(Act(name), _number(spec, first, 0), _number(spec, second, 0) if second else None)
     return msgspec.structs.replace(faults, timed=(*faults.timed, timed))
 

@@ -15,6 +15,7 @@ from omi_edge.virtual.faults import Fate, Faults
 from omi_edge.virtual.ledger import Ledger, Span
 from omi_edge.virtual.microphone import BLOCK_US, Sleep
 from omi_edge.virtual.profiles import Profile
+from omi_edge.virtual.storage import Storage
 
 HEADER_BYTES = 3
 """Id and fragment index in front of the codec bytes (dossier §5.2)."""
@@ -41,6 +42,10 @@ class Air(Protocol):
         """Whether another central has the link, and listens."""
 
     @property
+    def connected(self) -> bool:
+        """Whether a central holds the only link."""
+
+    @property
     def off(self) -> bool:
         """Whether the pendant is switched off."""
 
@@ -60,12 +65,15 @@ class Air(Protocol):
 class Voice:
     """Turns microphone blocks into notifications, and keeps the ledger of what became of them."""
 
-    def __init__(self, clock: Clock, air: Air, profile: Profile, faults: Faults, first_id: int) -> None:
+    def __init__(
+        self, clock: Clock, air: Air, storage: Storage, profile: Profile, faults: Faults, first_id: int
+    ) -> None:
         self.ledger = Ledger()
         self.unheard = 0
         """Frames thrown away because nobody could receive them."""
         self._clock = clock
         self._air = air
+        self._storage = storage
         self._profile = profile
         self._faults = faults
         self._random = random.Random(faults.seed)  # noqa: S311 a simulation, not a secret
@@ -77,6 +85,8 @@ class Voice:
 
     def hear(self, block: Samples) -> None:
         """Take one microphone block that ends now."""
+        if self._storage.sending:  # no sleep during a storage transfer (dossier §5.5)
+            self._sleep = Sleep()
         awake = self._sleep.hears(block) if self._profile.mic_sleep else True
         per_frame = self._profile.codec.frame_us * SAMPLE_RATE // 1_000_000
         for index, frame in enumerate(block.reshape(-1, per_frame)):
@@ -89,6 +99,11 @@ class Voice:
         """Take the codec frames of one block that were encoded before."""
         for index, packet in enumerate(packets):
             self._frame(lambda packet=packet: packet, self._span(index))  # type: ignore[misc]
+
+    @property
+    def next_id(self) -> int:
+        """Id of the next notification."""
+        return self._next_id
 
     def restart(self) -> None:
         """Begin anew, as after a start of the pendant: ids from 0."""
@@ -116,7 +131,9 @@ class Voice:
             self.unheard += 1
             if air.consumed:
                 self._next_id = (self._next_id + 1) & 0xFFFF
-            self.ledger.note(span, air.why_not())
+            fate = air.why_not()
+            self.ledger.note(span, fate)
+            self._store(packet, span, fate)
         elif not air.reachable:
             if len(self._queue) < self._profile.queue_frames:
                 self._queue.append((packet(), span))
@@ -127,9 +144,19 @@ class Voice:
         else:
             self._transmit(packet(), span)
 
+    def _store(self, packet: Callable[[], bytes], span: Span, fate: Fate) -> None:
+        """Let the storage have what nobody hears, as long as nobody is connected (dossier §6.0)."""
+        if fate is Fate.OFF or not self._storage.present:
+            return
+        if self._air.connected:
+            self._storage.discard(span)
+        else:
+            self._storage.take(packet(), span, self._clock.boot_us(), (self._next_id, self._next_id))
+
     def _transmit(self, packet: bytes, span: Span) -> None:
         """Number a frame and send it in as many notifications as it takes."""
         self._air.flows()
+        first_id = self._next_id
         fate = Fate.DELIVERED
         room = self._air.mtu - ATT_HEADER_BYTES
         step = self._limit() - HEADER_BYTES
@@ -149,6 +176,8 @@ class Voice:
             if self._happens(self._faults.duplicate):
                 self._air.send_audio(value)
         self.ledger.note(span, fate)
+        if self._storage.persists_live:
+            self._storage.take(packet, span, self._clock.boot_us(), (first_id, self._next_id))
 
     def _limit(self) -> int:
         """Longest notification that the firmware makes, in bytes (dossier §2.3)."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from omi_edge.clock import Clock
 from omi_edge.config import Config
-from omi_edge.domain import DeviceState, Sighting, Withholding
+from omi_edge.domain import Codec, DeviceState, Sighting, Withholding
 from omi_edge.events import Bus
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.database import Database
@@ -19,6 +19,33 @@ from omi_edge.store.devices import DeviceRow
 from omi_edge.store.vectors import VectorIndex
 from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import wire
+
+if TYPE_CHECKING:
+    from omi_edge.web.doors import Doors
+
+
+class Sound(Protocol):
+    """Takes the audio of one client's connection; one task at a time."""
+
+    frames: int
+    """Frames that were taken."""
+    bad: int
+    """Messages that were no audio."""
+    heard_us: int
+    """Length of the audio that was taken."""
+
+    @property
+    def codec(self) -> str:
+        """What the client sends, once that is known."""
+
+    async def take(self, data: bytes) -> None:
+        """Take one message; BadInput when it is clear that this is no audio of the codec that was named."""
+
+    async def pause(self) -> None:
+        """Bring what was taken into the file: the client says that it stops."""
+
+    async def close(self) -> None:
+        """The connection has ended."""
 
 
 class Controls(Protocol):
@@ -64,17 +91,48 @@ class Controls(Protocol):
     async def close_conversation(self, conversation_id: str) -> None:
         """End an open conversation by hand; NotFound, or BadInput when it is not open."""
 
-    async def begin_import(self, name: str, start_us: int, time_known: bool, client_id: str | None) -> str:
-        """Register a recording to come; return its source id."""
+    async def known_import(self, content: bytes) -> tuple[bytes, wire.ImportState | None]:
+        """Return the keyed digest of a content's SHA-256, and where it stands when it is there or on its way."""
 
-    async def take_import(self, source_id: str, pcm: AsyncIterator[bytes]) -> None:
-        """Run s16le mono 16 kHz PCM through the pipeline as fast as it can be stored; ends the source."""
+    async def begin_import(
+        self,
+        name: str,
+        start_us: int,
+        time_known: bool,
+        client_id: str | None,
+        *,
+        codec: Codec = Codec.OPUS_20MS,
+        digest: bytes | None = None,
+        device: str | None = None,
+        again: bool = False,
+    ) -> str:
+        """Register a recording to come, in its pendant's source with ``device``, a name or an address; return its id.
 
-    async def import_state(self, source_id: str) -> wire.ImportState:
+        ``digest`` is the keyed one of its content. Raises NotFound for a pendant that is not remembered, and BadInput
+        for content that is there already, unless ``again``.
+        """
+
+    async def take_import(self, recording_id: str, body: AsyncIterator[bytes], *, framed: bool = False) -> None:
+        """Run a recording through the pipeline as fast as it can be stored; ends it.
+
+        ``body`` is s16le mono 16 kHz PCM; with ``framed`` Opus frames, each with its length (u32 LE) before it.
+        """
+
+    async def import_state(self, recording_id: str) -> wire.ImportState:
         """Say where a recording stands; NotFound."""
 
     async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
         """Return the unit vector of a query, None where the embedder cannot be used."""
+
+    @property
+    def doors(self) -> Doors:
+        """Tickets, and the clients that send audio over sockets now."""
+
+    def check_sound(self, encoding: str, rate: int) -> None:
+        """Raise BadInput for audio that a socket cannot bring: see ``open_socket``."""
+
+    def open_socket(self, source_id: str, encoding: str, rate: int) -> Sound:
+        """Return the way in for a client's audio: ``auto``, ``opus``, ``pcm16`` or ``pcm8``, with samples a second."""
 
     def device_state(self, address: str) -> DeviceState:
         """Say how a remembered pendant stands now; OFF for one that nobody listens to."""

@@ -20,11 +20,16 @@ BODY_LIMIT = 1 << 20
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def query(values: MultiMapping[str], into: type[S]) -> S:
-    """Return the query of a request. Raises BadInput for an unknown, repeated or unfitting parameter."""
+def query(values: MultiMapping[str], into: type[S], *, strict: bool = True) -> S:
+    """Return the query of a request. Raises BadInput for an unknown, repeated or unfitting parameter.
+
+    Unknown ones are left alone when not ``strict``.
+    """
     fields = {field.encode_name: field for field in msgspec.structs.fields(into)}
     for name in values:
         if name not in fields:
+            if not strict:
+                continue
             raise BadInput(f"unknown query parameter {_shown(name)}{_nearest(name, fields)}", _shown(name))
         if len(values.getall(name)) > 1:
             raise BadInput(f"{name} was given more than once.", name)
@@ -32,7 +37,7 @@ def query(values: MultiMapping[str], into: type[S]) -> S:
     if missing:
         raise BadInput(f"the query parameter {missing[0]} is missing.", missing[0])
     try:
-        return msgspec.convert(dict(values), into, strict=False)
+        return msgspec.convert({name: values[name] for name in values if name in fields}, into, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error) from error
 

@@ -6,6 +6,7 @@ cannot be written, the answer is 503 and nothing was given or changed. Refused a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -20,12 +21,16 @@ from omi_edge.store.audit import AuditEntry
 from omi_edge.store.connection import Connection
 from omi_edge.web import decode
 from omi_edge.web.controls import Controls
-from omi_edge.web.route import Access, Answer, Call, Caller, Route, Stream
+from omi_edge.web.route import Access, Answer, Call, Caller, Given, Route, Socket, Stream
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 60.0
 """A client that takes no byte for so long is cut off: it may hold a reader of the vault."""
+CLOSE_SECONDS = 1.0
+"""How long a client has to answer the end of a socket; the whole daemon has five seconds to stop."""
+MAX_REASON = 123
+"""Bytes of a close frame's reason (RFC 6455 §5.5: 125 less the code)."""
 MAX_IDS = 200
 """Ids in one row; ``count`` tells the rest. The longest page has as many things."""
 UNKNOWN_ACT = "unknown"
@@ -38,7 +43,9 @@ async def serve(route: Route, controls: Controls, request: web.Request, caller: 
     write = functools.partial(_append, controls=controls, route=route, caller=caller, request_id=request_id)
     if route.takes:
         decode.check_media(request, route.takes)
-    query = decode.query(request.query, route.query)
+    query = decode.query(request.query, route.query, strict=not route.upgrade)
+    if route.upgrade and not web.WebSocketResponse().can_prepare(request):
+        raise web.HTTPUpgradeRequired(text="this route is a WebSocket; connect to it with a ws:// client.")
     body = None if route.body is None else await decode.body(request, route.body)
     call = Call(controls, request, caller, query, body, write)
     answer = await route.handler(call)
@@ -49,19 +56,21 @@ async def serve(route: Route, controls: Controls, request: web.Request, caller: 
     except BaseException:
         if isinstance(answer, Stream):
             await answer.pieces.aclose()
+        elif isinstance(answer, Socket) and answer.abandon is not None:
+            await answer.abandon()
         raise
 
 
 class Ready:
     """An answer whose row is written and whose first piece is made."""
 
-    def __init__(self, route: Route, answer: Answer | Stream, first: bytes | None) -> None:
+    def __init__(self, route: Route, answer: Given, first: bytes | None) -> None:
         self._route = route
         self._answer = answer
         self._first = first
 
     @classmethod
-    async def of(cls, route: Route, answer: Answer | Stream) -> Ready:
+    async def of(cls, route: Route, answer: Given) -> Ready:
         """Make the first piece of a stream, whose errors can still be told."""
         return cls(route, answer, await anext(answer.pieces, b"") if isinstance(answer, Stream) else None)
 
@@ -72,6 +81,8 @@ class Ready:
             body = None if status == 204 else msgspec.json.encode(self._answer.body)
             media = None if body is None else "application/json"
             return web.Response(status=status, body=body, content_type=media, headers=self._answer.headers | headers)
+        if isinstance(self._answer, Socket):
+            return await _converse(self._answer, request, headers)
         async with contextlib.aclosing(self._answer.pieces) as pieces:
             response = web.StreamResponse(status=self._answer.status, headers=self._answer.headers | headers)
             response.headers["Content-Type"] = self._answer.media
@@ -92,6 +103,34 @@ class Ready:
                 log.error("an answer broke off", extra={"act": self._route.act, "cause": kind})
                 _cut(request)
             return response
+
+
+async def _converse(answer: Socket, request: web.Request, headers: dict[str, str]) -> web.WebSocketResponse:
+    """Open the WebSocket, let it be talked over, and close it."""
+    # pings are ours: they go by the clock. Compression would let a small message unfold into a large one
+    socket = web.WebSocketResponse(
+        timeout=CLOSE_SECONDS, autoping=False, compress=False, max_msg_size=answer.message_limit
+    )
+    socket.headers.update(headers)
+    try:
+        await socket.prepare(request)
+    except BaseException:
+        if answer.abandon is not None:
+            await answer.abandon()
+        raise
+    code, reason = 1011, "something went wrong inside omi-edge"
+    try:
+        code, reason = await answer.talk(socket)
+    except asyncio.CancelledError:
+        code, reason = 1001, "omi-edge is stopping"
+        raise
+    except Exception as error:  # noqa: BLE001  the upgrade is done, so the close code is the only way to tell
+        kind = error.slug if isinstance(error, OmiEdgeError) else type(error).__name__
+        log.error("a socket broke off", extra={"cause": kind})
+    finally:
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            await socket.close(code=code, message=reason.encode()[:MAX_REASON])
+    return socket
 
 
 async def _write(response: web.StreamResponse, piece: bytes, controls: Controls) -> None:
@@ -134,7 +173,7 @@ async def note_failure(
 
 
 def _append(
-    conn: Connection, answer: Answer | Stream, *, controls: Controls, route: Route, caller: Caller, request_id: str
+    conn: Connection, answer: Given, *, controls: Controls, route: Route, caller: Caller, request_id: str
 ) -> None:
     entry = AuditEntry(
         actor=caller.actor,

@@ -68,6 +68,20 @@ async def identify(request: web.Request, controls: Controls) -> Caller:
     return Caller(f"client:{row.name}", row.role, row.id)
 
 
+async def by_ticket(request: web.Request, controls: Controls) -> Caller:
+    """Return whose ticket is in the URL. Raises Unauthorized, for a token in its place too."""
+    values = request.query.getall("token")
+    if len(values) != 1:
+        raise Unauthorized("give one ticket in ?token=.")
+    caller = controls.doors.tickets.use(values[0])
+    if caller.client_id is not None:
+        client_id = caller.client_id
+        row = await controls.db.read(lambda conn: clients.get(conn, client_id))
+        if row.revoked_us is not None:
+            raise Unauthorized("the token that this ticket was made with was revoked.")
+    return caller
+
+
 def _peer(request: web.Request) -> Caller:
     peer = _socket(request)
     uid = _peer_uid(peer) if peer is not None else None

@@ -72,6 +72,8 @@ async def _identify(request: web.Request, controls: Controls, route: Route | Non
     try:
         if not controls.ready and not is_open:
             raise NotReady(f"the daemon is {controls.readiness().state}; ask again in a moment.")
+        if route is not None and route.upgrade and "token" in request.query:
+            return await identity.by_ticket(request, controls)
         return await identity.identify(request, controls)
     except OmiEdgeError:
         if is_open:

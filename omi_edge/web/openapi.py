@@ -113,6 +113,8 @@ def _failures(route: Route) -> tuple[int, ...]:
     statuses = [400, 403, 503]
     if route.access is not Access.OPEN:
         statuses.append(401)
+    if route.upgrade:
+        statuses.append(426)
     if "{id}" in route.path:
         statuses.append(404)
     if route.body is not None or route.takes:

@@ -73,6 +73,23 @@ class Stream(msgspec.Struct):
     length: int | None = None
 
 
+class Socket(msgspec.Struct):
+    """An answer that goes on as a WebSocket (RFC 6455): ``talk`` is given it open and returns the close code."""
+
+    talk: Callable[[web.WebSocketResponse], Awaitable[tuple[int, str]]]
+    """Returns code and reason (RFC 6455 §7.4); never raises for a client that goes away."""
+    message_limit: int
+    """Bytes of the longest message that is taken; a longer one ends the connection with 1009."""
+    ids: tuple[str, ...] = ()
+    count: int = 0
+    abandon: Callable[[], Awaitable[None]] | None = None
+    """Called when it never came to talk."""
+
+
+Given = Answer | Stream | Socket
+"""What a handler may return."""
+
+
 class Call(Generic[Q, B]):
     """One request, decoded."""
 
@@ -83,7 +100,7 @@ class Call(Generic[Q, B]):
         caller: Caller,
         query: Q,
         body: B,
-        audit: Callable[[Connection, Answer | Stream], None],
+        audit: Callable[[Connection, Given], None],
     ) -> None:
         self.controls = controls
         self.request = request
@@ -115,7 +132,7 @@ class Call(Generic[Q, B]):
         self.audited = True
         return answer
 
-    async def audit(self, answer: Answer | Stream) -> None:
+    async def audit(self, answer: Given) -> None:
         """Write the row, for an answer or before an act that is no single transaction. Raises AuditUnavailable."""
         try:
             await self.controls.db.write(lambda conn: self._audit(conn, answer))
@@ -124,7 +141,7 @@ class Call(Generic[Q, B]):
         self.audited = True
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[Answer | Stream]]
+Handler = Callable[[Call[Any, Any]], Awaitable[Given]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,3 +168,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     access: Access = Access.CONTENT
     head: bool = False
     """Whether HEAD is answered as well."""
+    upgrade: bool = False
+    """Whether it is a WebSocket: a ticket in ``?token=`` opens it too, and parameters that it does not know are left
+    alone, for its clients were made for other servers."""

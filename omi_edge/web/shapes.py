@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from omi_edge import domain
-from omi_edge.store import memories, sources, transcripts
+from omi_edge.store import ledger, memories, sources, transcripts
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.devices import BatteryRow, ConnectionRow, DeviceRow
 from omi_edge.store.filters import Filters
 from omi_edge.store.gaps import GapTotal
+from omi_edge.store.ledger import Anchor, Span
 from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
 from omi_edge.store.search import Hit
 from omi_edge.store.sources import SourceRow
@@ -306,6 +307,31 @@ def gap(row: domain.Gap) -> wire.GapItem:
         causes=[cause.value for cause in row.causes],
         frames=row.frames,
     )
+
+
+def ledger_account(row: SourceRow, spans: Sequence[Span], known: Sequence[Anchor]) -> wire.LedgerAccount:
+    """Return a source's day."""
+    return wire.LedgerAccount(
+        source_id=row.id,
+        name=row.name,
+        seconds=seconds(sum(span.length_us for span in spans)),
+        sums=[
+            wire.LedgerSum(found.state.value, [cause.value for cause in found.causes], seconds(found.total_us),
+                           found.places)
+            for found in ledger.sums(spans)
+        ],
+        spans=[
+            wire.LedgerSpan(
+                start=iso(ledger.utc(known, span.start_us)),
+                end=iso(ledger.utc(known, span.end_us - 1) + 1),  # a step at its very end belongs to the next
+                seconds=seconds(span.length_us),
+                state=span.state.value,
+                causes=[cause.value for cause in span.causes],
+                lost_seconds=seconds(span.lost_us),
+            )
+            for span in spans
+        ],
+    )  # fmt: skip
 
 
 def bookmark(row: BookmarkRow) -> wire.BookmarkItem:

@@ -285,6 +285,7 @@ class ImportState(msgspec.Struct, frozen=True):
     """Where an imported recording stands."""
 
     source_id: str
+    """The source that it is in; that of its pendant where it was put there."""
     name: str
     state: str
     """receiving, processing, done or failed."""
@@ -295,6 +296,27 @@ class ImportState(msgspec.Struct, frozen=True):
     start: str
     """When the recording began."""
     conversations: list[str]
+    id: str = ""
+    """By which it is asked for."""
+    complete: bool = True
+    """Whether all of it was taken; what broke off goes on when it is sent again."""
+    left_out: float = 0.0
+    """Seconds that were not stored: its pendant's source has audio of that time, or the owner withheld it."""
+
+
+class ImportContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a recording that is to be sent contains."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class ImportCheck(msgspec.Struct, frozen=True):
+    """Whether a recording is there already."""
+
+    content: str
+    """To be sent with the recording: it is then known again."""
+    known: ImportState | None
+    """The same content as it was taken before, or is being taken."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -553,6 +575,54 @@ class GapItem(msgspec.Struct, frozen=True):
     """Frames known to be lost."""
 
 
+class LedgerSum(msgspec.Struct, frozen=True):
+    """How much of a day was of one state."""
+
+    state: str
+    """speech, silence, device_silent, lost, muted, off_record, disconnected, out_of_range, pendant_off, daemon_down,
+    recovered, forgotten or unknown."""
+    causes: list[str]
+    """Of unknown time what it may have been, the likelier first; empty where nothing speaks for any."""
+    seconds: float
+    places: int
+    """In how many stretches."""
+
+
+class LedgerSpan(msgspec.Struct, frozen=True):
+    """A stretch of one state."""
+
+    start: str
+    end: str
+    """As the wall clock showed them; where it was stepped they are further apart than ``seconds``, or less."""
+    seconds: float
+    state: str
+    causes: list[str]
+    lost_seconds: float
+    """What of it was lost in holes too short for a stretch of their own."""
+
+
+class LedgerAccount(msgspec.Struct, frozen=True):
+    """What became of every second of a source's day."""
+
+    source_id: str
+    name: str
+    seconds: float
+    """From the start of the day, or when the source was first seen, to its end or to now: the sum of ``sums``."""
+    sums: list[LedgerSum]
+    spans: list[LedgerSpan]
+    """Without a hole, in order."""
+
+
+class LedgerDay(msgspec.Struct, frozen=True):
+    """The ledger of a day, for each live source that was known by its end."""
+
+    day: str
+    zone: str
+    start: str
+    end: str
+    items: list[LedgerAccount]
+
+
 class BookmarkNew(msgspec.Struct, forbid_unknown_fields=True):
     """Marks this moment."""
 
@@ -639,3 +709,85 @@ class TokenMade(msgspec.Struct, frozen=True):
     name: str
     role: str
     token: str
+
+
+class TicketMade(msgspec.Struct, frozen=True):
+    """A ticket; it opens one socket."""
+
+    ticket: str
+    expires: str
+    seconds: float
+    """How long it holds."""
+
+
+class AuthMethods(msgspec.Struct, frozen=True):
+    """Which ways to say who one is are open."""
+
+    authorization_header: bool
+    """``Authorization: Bearer TOKEN``."""
+    ticket: bool
+    """``?token=TICKET``, for sockets."""
+    token_in_url: bool
+    google_oauth: bool = False
+    email_password: bool = False
+    registration: bool = False
+
+
+class AuthEndpoints(msgspec.Struct, frozen=True):
+    """Where to go."""
+
+    ticket: str
+    """POST there with a token for a ticket."""
+    sockets: list[str]
+
+
+class AuthConfig(msgspec.Struct, frozen=True):
+    """How a client may say who it is."""
+
+    auth_methods: AuthMethods
+    endpoints: AuthEndpoints
+    ticket_seconds: float
+
+
+class ActiveClient(msgspec.Struct, frozen=True):
+    """A client that sends audio over a socket now. Times are seconds of the Unix epoch, as Friend-Lite tells them."""
+
+    connected: bool
+    client_id: str
+    door: str
+    """/ws, /ws_pcm or /v4/listen."""
+    source_id: str
+    source_name: str
+    codec: str
+    connected_since: float
+    last_audio_time: float | None
+    last_transcript_time: float | None
+    conversation_start_time: float | None
+    has_active_conversation: bool
+    current_audio_uuid: str | None
+    """The conversation that goes on."""
+    frames: int
+    bad_messages: int
+    seconds: float
+    """Length of the audio that was taken."""
+    events_dropped: int
+    """Messages that the client was too slow to take."""
+
+
+class ActiveClients(msgspec.Struct, frozen=True):
+    """Who sends audio over sockets now."""
+
+    active_clients_count: int
+    clients: dict[str, ActiveClient]
+
+
+class SourceChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What to call a source."""
+
+    name: Name
+
+
+class SourceMerge(msgspec.Struct, forbid_unknown_fields=True):
+    """Which source takes what another one holds."""
+
+    into: Annotated[str, Meta(min_length=1, max_length=200)]

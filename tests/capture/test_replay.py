@@ -255,3 +255,15 @@ def test_nothing_is_printed(recordings: Made, tmp_path: Path, capfd: pytest.Capt
     path.write_bytes(content[:5000] + content[6000:9000])
     list(Recording(path))
     assert capfd.readouterr() == ("", "")
+
+
+def test_tags_do_not_change_what_a_recording_is_known_by(tmp_path: Path, recordings: Made) -> None:
+    digests = []
+    for kind in ("wav", "flac", "ogg", "mp3", "m4a"):
+        rate = 48_000
+        plain = Recording(make(tmp_path / f"a.{kind}", kind, rate, 1)).digest()
+        tagged = Recording(make(tmp_path / f"b.{kind}", kind, rate, 1, title="Tea", comment="Nothing")).digest()
+        assert plain == tagged, kind
+        digests.append(plain)
+    assert len(set(digests)) == 5
+    assert Recording(recordings["wav", 16_000, 1]).digest() not in digests

@@ -63,7 +63,16 @@ async def test_unmodified_bleak_finds_it_and_hears_it(place: Place, monkeypatch:
 
     script = place.home / "evening.txt"
     script.write_text("end=60\n", encoding="utf-8")
-    arguments = ("--audio", str(place.home / "talk.wav"), "--script", str(script), "--fault", "lose-every=5")
+    arguments = (
+        "--audio",
+        str(place.home / "talk.wav"),
+        "--script",
+        str(script),
+        "--fault",
+        "lose-every=5",
+        "--stored",
+        "1",
+    )
     with place.start("virtual-pendant", "--profile", "devkit2-2.0.10", *arguments) as process:
         assert process.stdout is not None
         try:
@@ -85,6 +94,7 @@ async def test_unmodified_bleak_finds_it_and_hears_it(place: Place, monkeypatch:
 
             async with BleakClient(device) as client:
                 await client.start_notify(gatt.AUDIO_DATA, take)
+                assert int.from_bytes((await client.read_gatt_char(gatt.STORAGE_STATUS))[:4], "little") > 0
                 async with SystemClock().time_limit(10):
                     await enough.wait()
             ids = [int.from_bytes(value[:2], "little") for value in heard]

@@ -17,6 +17,7 @@ from omi_edge.domain import (
     Evidence,
     Gap,
     JobState,
+    LedgerState,
     Memory,
     Outcome,
     Severity,
@@ -39,9 +40,11 @@ from omi_edge.store import (
     devices,
     gaps,
     jobs,
+    ledger,
     memories,
     notices,
     people,
+    recordings,
     search,
     segments,
     settings,
@@ -154,9 +157,24 @@ def fill_second(conn: Connection) -> None:
         devices.ended(conn, connection_id, at_us=at_us + SECOND, ending="timeout")
         causes = (Cause.OUT_OF_RANGE, Cause.PENDANT_OFF)
         gaps.put(conn, Gap(SOURCES[0], at_us + SECOND, at_us + 2 * SECOND, causes, n))
+        conn.execute(
+            "INSERT OR IGNORE INTO senders (client_id, device, source_n, first_us, last_us)"
+            " SELECT 'cli_x', 'phone', n, ?, ? FROM sources WHERE id = ?",
+            (at_us, at_us, SOURCES[0]),
+        )
         bookmarks.add(conn, source_id=SOURCES[0], at_us=at_us, by="gesture")
         withheld.begin(conn, Withholding.MUTED, now_us=at_us, until_us=at_us + MINUTE, by="uid:1000")
         withheld.end(conn, at_us=at_us + SECOND)
+        digest = recordings.keyed(conn, b"content")
+        recordings.add(
+            conn, id=f"rec_{n}", source_id=SOURCES[0], name="talk.wav", digest=digest, codec=Codec.OPUS_20MS,
+            start_us=at_us, now_us=at_us,
+        )  # fmt: skip
+        moment = ledger.Moment("boot", at_us - START_US, at_us + n * MINUTE)
+        start_us = moment.boot_us + ledger.tick(conn, moment)
+        span = ledger.Span(start_us, start_us + SECOND, LedgerState.UNKNOWN, causes)
+        ledger.write(conn, SOURCES[0], span)
+        ledger.live(conn, start_us, listening=True)
 
 
 def fill_first(conn: Connection) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 from omi_edge.domain import (
     Cause,
     ChunkKind,
+    Codec,
     ConversationState,
     Gap,
     JobState,
+    LedgerState,
     Outcome,
     Severity,
     SpeechSegment,
@@ -33,11 +35,14 @@ from omi_edge.store import (
     devices,
     gaps,
     jobs,
+    ledger,
     memories,
     notices,
     people,
+    recordings,
     search,
     segments,
+    senders,
     settings,
     sources,
     transcripts,
@@ -56,11 +61,11 @@ from tests.store.filling import CONVERSATIONS, MODEL, SOURCES, chunk, utterance,
 GROWING = {
     "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks", "memories",
     "evidence", "documents", "vectors", "jobs", "notices", "audit", "people", "device_battery", "device_connections",
-    "gaps", "withheld", "bookmarks",
+    "gaps", "withheld", "bookmarks", "ledger", "recordings",
 }  # fmt: skip
 MODULES = (
-    audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, memories, notices, people, search, segments,
-    settings, sources, transcripts, withheld,
+    audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, ledger, memories, notices, people,
+    recordings, search,    segments, senders, settings, sources, transcripts, withheld,
 )  # fmt: skip
 """All but ``export`` and ``inspect``, which read everything because that is what they are asked for."""
 
@@ -129,7 +134,46 @@ def use_everything(do: Exercise) -> None:
     use_jobs(do)
     use_devices(do)
     use_timelines(do)
+    use_ledger(do)
+    use_recordings(do)
     use_the_rest(do)
+
+
+def use_recordings(do: Exercise) -> None:
+    digest = do(recordings.keyed, b"content")
+    do(
+        recordings.add, id="rec_x", source_id=SOURCES[1], name="talk", digest=digest, codec=Codec.OPUS_20MS,
+        start_us=START_US, now_us=START_US,
+    )  # fmt: skip
+    do(recordings.unfinished)
+    do(recordings.end, "rec_x", end_us=START_US + 10**12, left_out_us=0, complete=False, now_us=START_US)
+    do(recordings.reopen, "rec_x")
+    row = do(recordings.get, "rec_x")
+    do(recordings.known, digest)
+    do(recordings.heard_until_us, row)
+    do(recordings.taken_spans, SOURCES[0], START_US, START_US + 10**12)
+    do(recordings.progress, msgspec.structs.replace(row, end_us=START_US + 10**12))
+    do(recordings.rewind, row)
+
+
+def use_ledger(do: Exercise) -> None:
+    moment = ledger.Moment("boot", 10**12, START_US + 10**12)
+    span = ledger.Span(START_US, START_US + 10**11, LedgerState.SPEECH)
+    do(ledger.tick, moment)
+    do(ledger.tick, ledger.Moment("boot", 10**12, START_US + 2 * 10**12))
+    do(ledger.tick, ledger.Moment("next", 1, START_US + 3 * 10**12))
+    do(ledger.tick, ledger.Moment("next", 2, START_US + 4 * 10**12))  # put right soon after a reboot: rows move
+    do(ledger.now_us, moment)
+    do(ledger.last_life_us)
+    do(ledger.anchors)
+    do(ledger.begin, SOURCES[0], START_US)
+    do(ledger.write, SOURCES[0], span)
+    do(ledger.write_all, span)
+    do(ledger.put, SOURCES[0], START_US, START_US + 5, LedgerState.RECOVERED)
+    do(ledger.live, START_US, listening=True)
+    do(ledger.known_sources)
+    do(ledger.account, SOURCES[0], START_US, START_US + 10**12, moment)
+    do(ledger.end, SOURCES[0], START_US)
 
 
 def use_capture(do: Exercise) -> None:
@@ -149,6 +193,13 @@ def use_capture(do: Exercise) -> None:
     do(sources.advance, SOURCES[0], heard_until_us=START_US, lost_frames=1)
     do(sources.set_ended, SOURCES[0], START_US)
     do(sources.list_all)
+    do(sources.rename, SOURCES[0], "kitchen")
+    sent = do(senders.admit, client_id="cli_x", device="laptop", name="laptop", now_us=START_US).source.id
+    other = do(senders.admit, client_id="cli_x", device="tablet", name="tablet", now_us=START_US).source.id
+    do(senders.admit, client_id="cli_x", device="tablet", name="tablet", now_us=START_US)
+    do(senders.redirect, other, sent)
+    do(senders.refuse, sent, START_US)
+    do(senders.allow, sent)
     do(sources.unfinished)
     do(audio.put, chunk(SOURCES[0], START_US + 10**10, ChunkKind.SILENCE))
     do(audio.between, SOURCES[0], START_US, START_US + 10**7)
@@ -271,7 +322,7 @@ def use_timelines(do: Exercise) -> None:
             do(bookmarks.listed, **where, cursor=cursor)
     do(withheld.begin, Withholding.MUTED, now_us=START_US, until_us=None, by="gesture")
     do(withheld.begin, Withholding.MUTED, now_us=START_US, until_us=START_US + 5, by="gesture")
-    do(withheld.current)
+    do(withheld.get, do(withheld.current).id)
     do(withheld.end, at_us=START_US + 5)
     do(withheld.listed)
     do(withheld.listed, START_US, START_US + 10**12)
@@ -334,7 +385,7 @@ def excuse(statement: str, lines: list[str]) -> str | None:
     conditions = statement.split(" WHERE ", 1)[1] if " WHERE " in statement else ""
     if not conditions:
         return "a list in the order of its index, which ends with the page"
-    if conditions.startswith(("state = 'failed'", "cleared_us IS NULL")):
+    if conditions.startswith(("state = 'failed'", "cleared_us IS NULL", "r.ended_us IS NULL")):
         return "a list in the order of an index that holds nothing but such rows, which ends with the page"
     if "u.speaker = ?" in conditions:
         # it may pass by many rows where little matches; most vaults have one pendant and few voices

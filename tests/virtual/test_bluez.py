@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
@@ -37,6 +38,7 @@ from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.profiles import CV1_3_0_18, DEVKIT2_2_0_10
 from tests.helpers import START_US, drive
+from tests.virtual.storing import fill
 
 pytestmark = [
     pytest.mark.full,
@@ -320,6 +322,31 @@ async def test_audio_comes_as_over_the_in_process_link_byte_for_byte_and_at_the_
     assert len(runs[0]) > 200
     assert runs[0] == runs[1]
     assert runs[0][-1] == (-1, b"timeout")
+
+
+@pytest.mark.parametrize(
+    "world", [pendants(lambda clock: Pendant(clock, faults=Faults(storage_speed=0, done_crc=True)))], indirect=True
+)
+async def test_what_is_stored_comes_whole_and_in_order(world: World) -> None:
+    fill(world.pendant, 2000)
+    expected = b"".join(block.record for block in world.pendant.storage.blocks)
+    peer = await connected(world)
+    values: list[bytes] = []
+    over = asyncio.Event()
+
+    def on_value(_: object, value: bytearray) -> None:
+        values.append(bytes(value))
+        if value[0] == 4:
+            over.set()
+
+    await peer.client.start_notify(gatt.STORAGE_CONTROL, on_value)
+    assert (await peer.client.read_gatt_char(gatt.STORAGE_STATUS))[4:8] == (2000).to_bytes(4, "little")
+    await peer.client.write_gatt_char(gatt.STORAGE_CONTROL, b"\x11" + bytes(8), response=True)
+    async with SystemClock().time_limit(30):
+        await over.wait()
+    assert b"".join(value[1:] for value in values if value[0] == 3) == expected
+    assert values[-1] == b"\x04\x00" + (2000).to_bytes(8, "big") + zlib.crc32(expected).to_bytes(4, "big")
+    await peer.client.disconnect()
 
 
 class TestPairing:

@@ -189,6 +189,7 @@ TABLES = {
     "cv1-3.0.21": CV1 | TIMED,
     "cv1-3.0.18": CV1 | TIMED,
     "cv1-3.0.15": CV1 | {gatt.STORAGE_WIFI: "notify write"},
+    "cv1-3.0.16": CV1 | {gatt.STORAGE_WIFI: "notify write"},
     "cv1-custody": CV1 | TIMED | {gatt.DEVICE_NAME: "read write"},
     "devkit2-2.0.10": COMMON
     | {
@@ -263,40 +264,6 @@ class TestProfiles:
 
 
 class TestStorage:
-    @pytest.mark.parametrize(
-        ("profile", "length"), [(CV1_3_0_15, 8), (DEVKIT2_2_0_10, 8), (CV1_3_0_18, 16), (CV1_3_0_21, 16)]
-    )
-    async def test_nothing_is_stored(self, clock: DrivenClock, profile: Profile, length: int) -> None:
-        _, link = made(clock, profile)
-        assert await link.read(gatt.STORAGE_STATUS) == bytes(length)
-
-    @pytest.mark.parametrize(
-        ("profile", "command", "answer"),
-        [
-            (CV1_3_0_21, "10", "0109"),
-            (CV1_3_0_21, "11 00000000000004d2 00000200", "0109"),
-            (CV1_3_0_21, "12 00000000000006d2", "0109"),
-            (CV1_3_0_21, "03", "0100"),
-            (CV1_3_0_21, "11 00", "0106"),
-            (CV1_3_0_21, "14 01 01", "0106"),
-            (CV1_3_0_18, "10", "ff"),
-            (CV1_3_0_18, "11 00 00000000", "07"),
-            (CV1_3_0_18, "03", "00"),
-            (CV1_3_0_18, "13", "06"),
-            (CV1_3_0_15, "00 01 00000370", "04"),
-            (CV1_3_0_15, "00 02 00000000", "03"),
-            (CV1_3_0_15, "32 01", "00"),
-            (CV1_3_0_15, "10", "06"),
-        ],
-    )
-    async def test_commands_are_put_off(self, clock: DrivenClock, profile: Profile, command: str, answer: str) -> None:
-        _, link = made(clock, profile)
-        await link.write(gatt.STORAGE_CONTROL, bytes.fromhex(command))  # nobody subscribed: nothing is answered
-        answers: list[bytes] = []
-        await link.subscribe(gatt.STORAGE_CONTROL, answers.append)
-        await link.write(gatt.STORAGE_CONTROL, bytes.fromhex(command))
-        assert [value.hex() for value in answers] == [answer]
-
     async def test_wifi_is_not_there(self, clock: DrivenClock) -> None:
         _, link = made(clock, CV1_3_0_15)
         answers: list[bytes] = []

@@ -64,6 +64,7 @@ from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import app as web_app
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
+from omi_edge.web.doors import Doors
 from tests.helpers import PASSPHRASE, START_US
 
 SOURCE, CONVERSATION, SEGMENT, UTTERANCE = "src_1", "con_1", "seg_1", "utt_1"
@@ -77,6 +78,30 @@ BEGIN_S, END_S = 1.0, 19.0
 BEGAN_US = START_US + round(BEGIN_S * 1e6)
 
 
+class FakeSound:
+    """Takes audio and keeps it."""
+
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self.frames = self.bad = self.heard_us = 0
+        self.taken: list[bytes] = []
+        self.pauses = 0
+        self.closed = False
+        self.got = asyncio.Event()
+
+    async def take(self, data: bytes) -> None:
+        self.taken.append(data)
+        self.frames += 1
+        self.got.set()
+
+    async def pause(self) -> None:
+        self.pauses += 1
+        self.got.set()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class FakeControls:
     """What the daemon hands to the application."""
 
@@ -86,12 +111,21 @@ class FakeControls:
         self.clock = clock
         self.config = Config()
         self.bus = Bus()
+        self.doors = Doors(clock)
+        self.sounds: dict[str, FakeSound] = {}
         self.index = VectorIndex()
         self.ready = True
         self.word = "healthy"
         self.closed: list[str] = []
         self.taken: dict[str, bytearray] = {}
         self.begun: dict[str, tuple[str, int, bool, str | None]] = {}
+        self.begun_with: dict[str, tuple[Codec, bytes | None, str | None, bool]] = {}
+        self.contents: dict[bytes, str] = {}
+        """Which import has which digest."""
+        self.whole: set[str] = set()
+        """Imports whose body came to its end."""
+        self.coming, self.ended = asyncio.Event(), asyncio.Event()
+        """An import's body comes, and has ended in whatever way."""
         self.states: dict[str, DeviceState] = {}
         self.in_sight: list[Sighting] = []
         self.asked: list[tuple[object, ...]] = []
@@ -122,15 +156,39 @@ class FakeControls:
         await self.db.write(close)
         self.closed.append(conversation_id)
 
-    async def begin_import(self, name: str, start_us: int, time_known: bool, client_id: str | None) -> str:
+    async def known_import(self, content: bytes) -> tuple[bytes, wire.ImportState | None]:
+        digest = content[::-1]
+        source_id = self.contents.get(digest)
+        return digest, None if source_id is None else await self.import_state(source_id)
+
+    async def begin_import(
+        self,
+        name: str,
+        start_us: int,
+        time_known: bool,
+        client_id: str | None,
+        *,
+        codec: Codec = Codec.OPUS_20MS,
+        digest: bytes | None = None,
+        device: str | None = None,
+        again: bool = False,
+    ) -> str:
         source_id = f"src_import{len(self.begun)}"
         self.begun[source_id] = (name, start_us, time_known, client_id)
+        self.begun_with[source_id] = (codec, digest, device, again)
+        if digest is not None:
+            self.contents[digest] = source_id
         return source_id
 
-    async def take_import(self, source_id: str, pcm: AsyncIterator[bytes]) -> None:
+    async def take_import(self, source_id: str, body: AsyncIterator[bytes], *, framed: bool = False) -> None:
         taken = self.taken[source_id] = bytearray()
-        async for piece in pcm:
-            taken += piece
+        try:
+            async for piece in body:
+                taken += piece
+                self.coming.set()
+            self.whole.add(source_id)
+        finally:
+            self.ended.set()
 
     async def import_state(self, source_id: str) -> wire.ImportState:
         if source_id not in self.begun:
@@ -140,6 +198,14 @@ class FakeControls:
 
     async def embed_query(self, text: str) -> npt.NDArray[np.float32] | None:
         return None
+
+    def check_sound(self, encoding: str, rate: int) -> None:
+        if encoding not in ("auto", "opus", "pcm16", "pcm8"):
+            raise BadInput("this codec cannot be decoded here.", "codec")
+
+    def open_socket(self, source_id: str, encoding: str, rate: int) -> FakeSound:
+        self.sounds[source_id] = sound = FakeSound(encoding)
+        return sound
 
     def device_state(self, address: str) -> DeviceState:
         return self.states.get(address, DeviceState(LinkState.OFF, 0))

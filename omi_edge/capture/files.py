@@ -1,0 +1,140 @@
+"""What generations A and B share: a file comes as a stream of bytes that are cut into blocks (dossier §6.2, §6.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from omi_edge.capture.blocks import BLOCK_BYTES, Record, digest, record_of_file
+from omi_edge.capture.dialogue import ANSWER_SECONDS, Dialogue
+from omi_edge.capture.stored import GATHER_RECORDS, GATHER_SECONDS, Stumble, Tally
+from omi_edge.errors import LinkLost
+
+OK, END, DELETED = 0, 100, 200
+"""One-byte answers (dossier §6.2)."""
+HEARTBEAT_SECONDS = 30.0
+"""Between two while a file is read: each holds the pendant up for half a second, and missing ones only make it note
+its place more often (dossier §6.2); so seldom."""
+
+Payload = Callable[[bytes], bytes | int | None]
+"""Reads a notification: bytes of the file, a one-byte status, or None for what is neither."""
+
+
+class AnotherFile(Exception):
+    """The file is not the one that the cursor speaks of; never leaves ``capture``."""
+
+
+class Transfer:
+    """One read of a file from the block before the cursor to its end."""
+
+    def __init__(self, tally: Tally, size: int, began: int | None) -> None:
+        self.size = size
+        self.start = last_block(tally.cursor.position)
+        self.fed = self.start
+        """Offset behind the last byte that came."""
+        self.digests = bytearray()
+        """Of every block from ``start``, 8 bytes each."""
+        self._tally = tally
+        self._began = began
+        self._rest = bytearray()
+        self._records: list[Record] = []
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not durable yet."""
+        return len(self._records)
+
+    def feed(self, payload: bytes) -> None:
+        """Take bytes; those beyond the file's size are stale memory (dossier §6.2). Raises AnotherFile."""
+        payload = payload[: max(0, self.size - self.fed)]
+        self._rest += payload
+        self.fed += len(payload)
+        while len(self._rest) >= BLOCK_BYTES or (self._rest and self.fed == self.size):
+            raw = bytes(self._rest[:BLOCK_BYTES])
+            del self._rest[:BLOCK_BYTES]
+            self._take(self.fed - len(self._rest) - len(raw), raw)
+
+    async def keep(self) -> None:
+        """Make durable what has come."""
+        if self._records:
+            last = self._records[-1]
+            await self._tally.keep(self._records, last.seq + len(last.raw))
+            self._records.clear()
+
+    def _take(self, offset: int, raw: bytes) -> None:
+        cursor = self._tally.cursor
+        self.digests += digest(raw)
+        if offset < cursor.position and offset == self.start and not self._records:
+            if digest(raw) != cursor.tail:
+                raise AnotherFile
+            return
+        self._records.append(record_of_file(cursor.store, offset, raw, self._began))
+
+
+def last_block(position: int) -> int:
+    """Return the offset of the block right before ``position``; 0 at the beginning."""
+    return max(0, (position - 1) // BLOCK_BYTES * BLOCK_BYTES)
+
+
+async def receive(
+    talk: Dialogue, transfer: Transfer, command: bytes, stop: bytes, beat: bytes, payload: Payload
+) -> None:
+    """Ask for a file and take it to its end. However it ends, what came is kept. Raises Stumble or AnotherFile."""
+    try:
+        await talk.write(command)
+        await _take(talk, transfer, beat, payload)
+    except LinkLost:
+        await transfer.keep()
+        raise
+    except Stumble:
+        try:
+            await talk.hush(stop, lambda value: _feed(transfer, payload(value)))
+        finally:
+            await transfer.keep()
+        raise
+    except BaseException as error:
+        await talk.break_off(stop)
+        if not isinstance(error, Exception):  # cancelled; the keeper did not fail
+            while (value := talk.take()) is not None:
+                _feed(transfer, payload(value))
+            await transfer.keep()
+        raise
+
+
+async def _take(talk: Dialogue, transfer: Transfer, beat: bytes, payload: Payload) -> None:
+    clock = talk.clock
+    heard_us = kept_us = beaten_us = clock.boot_us()
+    answered = False
+    while True:
+        now_us = clock.boot_us()
+        until_us = heard_us + round(ANSWER_SECONDS * 1e6)
+        if transfer.waiting:
+            until_us = min(until_us, kept_us + round(GATHER_SECONDS * 1e6))
+        value = await talk.next((until_us - now_us) / 1e6)
+        now_us = clock.boot_us()
+        if value is None:
+            if now_us - heard_us >= ANSWER_SECONDS * 1e6:
+                raise Stumble("it stopped sending")
+        else:
+            content = payload(value)
+            heard_us = now_us
+            kept_us = kept_us if transfer.waiting else now_us
+            if isinstance(content, int):
+                if content == END and answered:
+                    await transfer.keep()
+                    return
+                if content != OK:
+                    raise Stumble(f"it refused to send with status {content}")
+                answered = True
+            elif answered:
+                _feed(transfer, content)
+        if now_us - kept_us >= GATHER_SECONDS * 1e6 or transfer.waiting >= GATHER_RECORDS:
+            await transfer.keep()
+            kept_us = clock.boot_us()
+        if answered and now_us - beaten_us >= HEARTBEAT_SECONDS * 1e6:
+            beaten_us = now_us
+            await talk.write(beat)
+
+
+def _feed(transfer: Transfer, content: bytes | int | None) -> None:
+    if isinstance(content, bytes):
+        transfer.feed(content)
