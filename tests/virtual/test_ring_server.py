@@ -207,6 +207,14 @@ class TestFreedWhileSending:
         again = await come(client.clock, client.pendant)
         assert (await again.ask(f"11{u64(freed)}{1:08x}", 1))[0] == f"05{u64(freed)}{1:08x}"
 
+    async def test_not_what_a_link_that_hears_nothing_has_not_taken(self) -> None:
+        client, _ = await stored(400)
+        answers = await client.ask(f"11{u64(0)}", 1.0)
+        client.pendant.go_away()
+        await client.clock.advance(10)
+        assert not client.link.alive
+        assert 0 < server(client).ring.read_seq <= len(data(answers)) // 444
+
     async def test_not_by_stop_nor_by_a_crash(self) -> None:
         client, _ = await stored(400)
         await client.ask(f"11{u64(0)}", 1.0)
@@ -315,6 +323,13 @@ class TestStamps:
         client, _ = await stored(30, faults=Faults(unset_clock=True))
         assert fates(client.pendant) == {"no-clock": 30}
         assert (await client.ask("10"))[0][2:34] == "00" * 16
+
+    async def test_a_clock_that_cannot_be_right_is_like_none(self) -> None:
+        clock = noon()
+        pendant = Pendant(clock)
+        pendant.clock.set(1_699_999_000)
+        fill(pendant, 5)
+        assert fates(pendant) == {"no-clock": 5}
 
     @pytest.mark.parametrize(("zero", "stamp"), [(False, 0x80000000 | 100), (True, 0)])
     async def test_custody_stores_without_the_time(self, zero: bool, stamp: int) -> None:
