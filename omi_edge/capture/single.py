@@ -91,8 +91,14 @@ class _Fetch:
         return status
 
     async def _check(self, transfer: Transfer) -> None:
-        """Compare the last block with the pendant's; go back to the first that differs."""
+        """Compare the last block with the pendant's; go back to the first that differs.
+
+        What a pendant sends in place of skipped blocks may repeat its last one, which then agrees: so the first of equal
+        blocks at the end is asked for.
+        """
         last = last_block(transfer.size)
+        if count := len(transfer.digests) // 8:
+            last = transfer.start + BLOCK_BYTES * _first_of_the_last(bytes(transfer.digests), count)
         if await self._agrees(transfer, last):
             return
         low, high = transfer.start, last  # somewhere after the blocks that agree come those that do not
@@ -142,3 +148,11 @@ class _Fetch:
         """The file is gone; the next is another one."""
         self._tally.begin_store(None, 0)
         await self._tally.keeper.freed(self._tally.cursor)
+
+
+def _first_of_the_last(digests: bytes, count: int) -> int:
+    """Return the number of the first of the equal digests, of eight bytes each, at the end."""
+    number = count - 1
+    while number > 0 and digests[8 * number - 8 : 8 * number] == digests[8 * number : 8 * number + 8]:
+        number -= 1
+    return number

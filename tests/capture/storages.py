@@ -213,11 +213,15 @@ class RingLink(StorageLink):
 
 
 class SingleLink(StorageLink):
-    """Generation A. ``skip``: blocks that it fails to send once, so that stale memory follows the end."""
+    """Generation A. ``skip``: blocks that it fails to send once, so that stale memory follows the end.
 
-    def __init__(self, clock: DrivenClock, content: bytes, skip: Sequence[int] = ()) -> None:
+    With ``repeats`` that memory is the last block; else it is of another time.
+    """
+
+    def __init__(self, clock: DrivenClock, content: bytes, skip: Sequence[int] = (), *, repeats: bool = False) -> None:
         super().__init__(clock)
         self.content = content
+        self.repeats = repeats
         self.skip = list(skip)
 
     def status(self) -> bytes:
@@ -236,7 +240,8 @@ class SingleLink(StorageLink):
                     self.skip.remove(at)
                     at += 440
                     continue
-                chunk = self.content[at : at + 440] or b"\x55" * 440
+                stale = self.content[-440:] if self.repeats else b"\x55" * 440
+                chunk = self.content[at : at + 440] or stale
                 self.send(chunk)
                 at, left = at + 440, left - 440
             self.send(b"\x64")

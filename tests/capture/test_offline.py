@@ -247,8 +247,9 @@ async def test_single_file_that_is_another_one_is_read_whole(clock: DrivenClock)
     assert owner.raw == BLOCKS[:10] + [block_of(number) for number in range(1000, 1050)]
 
 
-async def test_single_file_blocks_left_out_are_fetched_again(clock: DrivenClock) -> None:
-    link, owner = SingleLink(clock, FILE, skip=[440 * 77, 440 * 200]), Owner()
+@pytest.mark.parametrize("repeats", [False, True])
+async def test_single_file_blocks_left_out_are_fetched_again(clock: DrivenClock, repeats: bool) -> None:
+    link, owner = SingleLink(clock, FILE, skip=[440 * 77, 440 * 200], repeats=repeats), Owner()
     drained = await fetch(link, owner, SINGLE)
     assert owner.raw == BLOCKS and drained.retries >= 1 and not link.content
 
