@@ -93,8 +93,8 @@ class _Fetch:
     async def _check(self, transfer: Transfer) -> None:
         """Compare the last block with the pendant's; go back to the first that differs.
 
-        What it sends in place of skipped blocks may repeat its last one, which then agrees: so the first of equal blocks
-        at the end is asked for.
+        What it sends in place of skipped blocks may repeat its last one, which then agrees: so the first of the equal
+        blocks at the end is asked for.
         """
         last = last_block(transfer.size)
         if count := len(transfer.digests) // 8:
