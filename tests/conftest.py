@@ -14,6 +14,13 @@ from omi_edge.store import keys
 from omi_edge.store.database import Database
 from tests.helpers import PASSPHRASE, START_US
 
+LONGEST = ("tests/test_main_job.py", "tests/cli/test_flows.py", "tests/test_ledger_day.py")
+"""What takes minutes in one process: begun first, so that no other worker waits for it at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
