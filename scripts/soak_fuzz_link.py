@@ -59,6 +59,9 @@ from scripts.soak_fuzz import hostile_values
 from tests.helpers import drive
 from tests.scripted import register
 
+if sys.platform == "linux":  # dbus-fast comes with bleak there and only there
+    from omi_edge.virtual.bluez import BluezAdapter
+
 START_US = 1_772_442_000_000_000
 PASSPHRASE = "a passphrase for a soak"
 HOSTILE, NEIGHBOUR = "C0:FF:EE:66:66:66", "C0:FF:EE:00:30:21"
@@ -390,8 +393,6 @@ async def _radio(fuzz: Fuzz, *, on_bus: bool) -> AsyncIterator[Radio]:
     if not on_bus:
         yield LoopbackRadio(fuzz.clock, [fuzz.pendant, fuzz.neighbour])
         return
-    from omi_edge.virtual.bluez import BluezAdapter  # dbus-fast comes with bleak on Linux only
-
     pendants = (fuzz.pendant, fuzz.neighbour)
     async with bus.PrivateBus(fuzz.clock), BluezAdapter(*pendants):
         yield EscortedRadio(BleRadio(fuzz.clock), pendants, fuzz.clock)

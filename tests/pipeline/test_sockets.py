@@ -221,6 +221,9 @@ def test_our_own_packets_are_known(codec: Codec) -> None:
 async def test_any_bytes_are_borne(clock: DrivenClock) -> None:
     random = np.random.default_rng(5)
     for encoding in ("opus", "pcm16", "pcm8", "auto"):
-        sound = opened(Taken(), clock, encoding, 8000)
+        taken = Taken()
+        sound = opened(taken, clock, encoding, 8000)
         for _ in range(BAD_LIMIT - 1):
             await sound.take(random.bytes(int(random.integers(0, 600))))
+        assert sound.bad <= BAD_LIMIT - 1
+        assert len(taken.notifications) >= sound.frames  # what was counted was handed on

@@ -81,7 +81,9 @@ async def test_the_official_sdk_hears_the_tone_that_is_played(
             async with asyncio.timeout(START_SECONDS):
                 await pendant.wait_streaming()
             await pendant.play([tone])
-            await asyncio.sleep(0.5)  # what was sent last is on its way through three processes
+            async with asyncio.timeout(START_SECONDS):  # what was sent last is on its way through three processes
+                while heard.stat().st_size < 0.95 * 2 * len(tone):
+                    await clock.sleep(0.05)
         finally:
             listening.kill()
             await listening.wait()
