@@ -420,6 +420,34 @@ class DeviceState(msgspec.Struct, frozen=True):
     """Protocol of its stored audio: none, single-file, multi-file, ring."""
 
 
+class FetchState(StrEnum):
+    """How the fetching of a pendant's stored audio stands."""
+
+    AWAY = "away"
+    """It is not connected, or stores nothing."""
+    FETCHING = "fetching"
+    DONE = "done"
+    """All that it held is here."""
+    WAITING = "waiting"
+    """Something is in the way; it is tried again."""
+
+
+class FetchProgress(msgspec.Struct, frozen=True):
+    """How far the stored audio of a connected pendant is fetched."""
+
+    state: FetchState
+    since_us: int
+    done_bytes: int = 0
+    total_bytes: int = 0
+    done_us: int = 0
+    """How much audio that is; of the rest it is an estimate from what has come."""
+    total_us: int = 0
+    left_us: int | None = None
+    """How long it will take, at the speed so far; None where that cannot be told."""
+    message: str = ""
+    """What is in the way, and the cure."""
+
+
 class Withholding(StrEnum):
     """Why the owner wants nothing to be recorded."""
 

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 KINDS = (
-    "partial", "segment", "conversation", "memory", "task", "device", "recording", "bookmark", "gap", "notice", "job",
+    "partial", "segment", "conversation", "memory", "task", "device", "microphone", "recording", "bookmark", "gap",
+    "offline", "notice", "job",
 )  # fmt: skip
 """Kinds of events, the ``event:`` field of the stream."""
 

@@ -53,9 +53,10 @@ def scripted() -> None:
 class World:
     """One machine, its radio, and pendants around it."""
 
-    def __init__(self, folder: Path, clock: DrivenClock) -> None:
+    def __init__(self, folder: Path, clock: DrivenClock, config: Config = BASE) -> None:
         self.folder = folder
         self.clock = clock
+        self.config = config
         self.radio = LoopbackRadio(clock, [])
         self.noise = np.random.default_rng(1)
 
@@ -66,7 +67,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def daemon(self, *, listen: bool = True, **device: Any) -> AsyncIterator[Daemon]:
-        config = msgspec.structs.replace(BASE, device=DeviceConfig(**device))
+        config = msgspec.structs.replace(self.config, device=DeviceConfig(**device))
         async with Daemon(
             config, self.folder, PASSPHRASE, self.clock, serve_tcp=False, radio=self.radio, listen=listen
         ) as daemon:

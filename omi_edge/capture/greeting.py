@@ -26,6 +26,8 @@ class Greeting(msgspec.Struct, frozen=True):
     features: device.Features | None = None
     clock_offset_us: int | None = None
     """Its clock minus ours, measured before ours was set; None when it was never set."""
+    clock_us: int = 0
+    """When that was, in UTC."""
     clock_set: bool = False
     battery: int | None = None
     charging: bool | None = None
@@ -41,12 +43,13 @@ async def introduce(link: Link, name: str) -> DeviceInfo:
 async def ask(link: Link, clock: Clock, info: DeviceInfo, rssi: int | None) -> Greeting:
     """Return what it tells; its clock is read, and only then set. Raises LinkLost or LinkUnavailable."""
     offset_us, was_set = await _settle_clock(link, clock, info)
+    clock_us = clock.utc_us()
     features = device.features_of(await _optional(link, gatt.FEATURES))
     battery = device.percent_of(await _optional(link, gatt.BATTERY_LEVEL))
     if not device.may_write_settings(info):
-        return Greeting(info, rssi, features, offset_us, was_set, battery)
+        return Greeting(info, rssi, features, offset_us, clock_us, was_set, battery)
     return Greeting(
-        info, rssi, features, offset_us, was_set, battery,
+        info, rssi, features, offset_us, clock_us, was_set, battery,
         charging=device.charging_of(await _optional(link, gatt.CHARGING)),
         led=_at_most(await _optional(link, gatt.LED_DIM_RATIO), device.LED_MAX),
         mic_gain=_at_most(await _optional(link, gatt.MIC_GAIN), device.MIC_GAIN_MAX),

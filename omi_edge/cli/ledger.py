@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -45,6 +44,8 @@ _SAID = {
     "daemon_down": "while omi-edge did not run", "forgotten": "forgotten", "unknown": "unknown",
 }  # fmt: skip
 """How a sum is said, in this order, after what was heard and lost."""
+_OF_CLIENTS = {"device_silent": ("connected, nothing sent", "connected with nothing sent")}
+"""What states are called of sources that are no pendants, in a table and in a sentence."""
 
 
 @verb("ledger", examples=("omi-edge ledger", "omi-edge ledger --day 2026-03-02", "omi-edge ledger --json"))
@@ -91,19 +92,19 @@ def _draw(day: wire.LedgerDay, item: wire.LedgerAccount, zone: ZoneInfo) -> None
     else:
         print("".join(LOOKS[state][0] if state else " " for state in states).rstrip())
     print(hours(day, cells, zone))
-    rows = [_row(found, item.seconds) for found in item.sums]
+    rows = [_row(found, item) for found in item.sums]
     if terminal:
-        _legend(item.sums)
+        _legend(item)
     print_table(["sign", "state", "time", "share", "places"], rows, nothing="")
     print(sentence(day, item))
 
 
-def _legend(sums: Sequence[wire.LedgerSum]) -> None:
+def _legend(item: wire.LedgerAccount) -> None:
     """Say which colour is which."""
     line = Text()
-    for state in dict.fromkeys(found.state for found in sums):
+    for state in dict.fromkeys(found.state for found in item.sums):
         line.append("█ ", style=LOOKS[state][1])
-        line.append(f"{LOOKS[state][2]}  ")
+        line.append(f"{_words(state, item)}  ")
     Console(markup=False, highlight=False, emoji=False).print(line)
 
 
@@ -146,7 +147,8 @@ def sentence(day: wire.LedgerDay, item: wire.LedgerAccount) -> str:
         parts.append(f"{spoken(seconds['lost'])} lost in {places['lost']} {where}")
     else:
         parts.append("nothing lost")
-    parts += [f"{spoken(seconds[state])} {words}" for state, words in _SAID.items() if round(seconds.get(state, 0.0))]
+    said = _SAID if item.kind == "pendant" else _SAID | {state: words for state, (_, words) in _OF_CLIENTS.items()}
+    parts += [f"{spoken(seconds[state])} {words}" for state, words in said.items() if round(seconds.get(state, 0.0))]
     return f"{date.fromisoformat(day.day):%A}: {', '.join(parts)}."
 
 
@@ -162,9 +164,13 @@ def spoken(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in units if count) or "0 s"
 
 
-def _row(found: wire.LedgerSum, total: float) -> list[str]:
-    sign, _, words = LOOKS[found.state]
+def _words(state: str, item: wire.LedgerAccount) -> str:
+    return LOOKS[state][2] if item.kind == "pendant" or state not in _OF_CLIENTS else _OF_CLIENTS[state][0]
+
+
+def _row(found: wire.LedgerSum, item: wire.LedgerAccount) -> list[str]:
+    sign, words = LOOKS[found.state][0], _words(found.state, item)
     if found.causes:
         words += " (" + " or ".join(LOOKS[cause][2] for cause in found.causes) + ")"
-    share = f"{found.seconds / total:.1%}" if total else ""
+    share = f"{found.seconds / item.seconds:.1%}" if item.seconds else ""
     return [sign, words, spoken(found.seconds), share, str(found.places)]

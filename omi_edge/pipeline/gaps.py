@@ -56,6 +56,10 @@ class Gaps:
                 gaps.put(conn, gap)
                 if account:
                     self._account(conn, missing, gap)
+            if account:  # what the pendant had stored may have been here before the first live frame
+                to_boot_us = missing.end_boot_us - missing.end_us
+                for start_us, end_us in self._ledger.recovered(conn, source_id, hole.start_us, hole.end_us):
+                    gaps.fill(conn, source_id, start_us - to_boot_us, end_us - to_boot_us)
 
         await self._db.write(commit)
         for gap in found:

@@ -177,6 +177,17 @@ class Hearing:
         self._end_run()
         return self._taken()
 
+    def checkpoint(self) -> tuple[list[Heard], int] | None:
+        """Give out what is decided, and how many frames of the run so far that is; None while a segment is open.
+
+        Heard again from there on, the rest of the run becomes the same but for the history of decoder and VAD.
+        """
+        run = self._run
+        if run is None or run.speaking:
+            return None
+        self._flush(run)
+        return self._taken(), run.decided
+
     def _continues(self, frame: Frame, arrival_us: int) -> bool:
         run = self._run
         if run is None or self._reconnected or frame.lost * self._codec.frame_us > CONCEAL_US:

@@ -115,7 +115,7 @@ class Intake:
 
     @property
     def accounted(self) -> bool:
-        """Whether every second of the source is accounted for in the ledger: of pendants, not of what comes at will."""
+        """Whether every second of the source is accounted for in the ledger: of pendants and sockets, no recordings."""
         return self._ledger is not None
 
     def notify(self, notification: Notification) -> None:
@@ -326,18 +326,23 @@ class Intake:
             log.debug("the notice has to wait for the disk as well")
 
     def _commit(self, conn: Connection, item: ChunkReady) -> Stored:
-        chunk = audio.put(conn, item.chunk) if item.chunk is not None else None
-        sources.advance(
-            conn, self.source_id, heard_until_us=item.heard_until_us, lost_frames=item.lost,
-            dropped_bytes=item.dropped_bytes, dropped_us=item.dropped_us,
-        )  # fmt: skip
+        stored = commit_heard(conn, self.source_id, item, self._clock.utc_us())
         if self._ledger is not None:
             self._ledger.heard(conn, self.source_id, item.stretches)
-        now_us = self._clock.utc_us()
-        for segment in item.segments:
-            segments.put(conn, segment)
-            jobs.enqueue(conn, Stage.TRANSCRIBE, segment.id, now_us=now_us)
-        return Stored(chunk, item.segments)
+        return stored
+
+
+def commit_heard(conn: Connection, source_id: str, item: ChunkReady, now_us: int) -> Stored:
+    """Store a chunk, with the segments that end in it and their jobs."""
+    chunk = audio.put(conn, item.chunk) if item.chunk is not None else None
+    sources.advance(
+        conn, source_id, heard_until_us=item.heard_until_us, lost_frames=item.lost, dropped_bytes=item.dropped_bytes,
+        dropped_us=item.dropped_us,
+    )  # fmt: skip
+    for segment in item.segments:
+        segments.put(conn, segment)
+        jobs.enqueue(conn, Stage.TRANSCRIBE, segment.id, now_us=now_us)
+    return Stored(chunk, item.segments)
 
 
 class _Sifted:

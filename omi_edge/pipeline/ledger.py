@@ -14,7 +14,7 @@ from omi_edge.clock import Clock, held
 from omi_edge.domain import Cause, LedgerState
 from omi_edge.errors import OmiEdgeError
 from omi_edge.pipeline.hearing import Stretch
-from omi_edge.store import ledger
+from omi_edge.store import ledger, senders
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.ledger import Moment, Span
@@ -35,6 +35,8 @@ class Ledger:
         self._written_boot_us = 0
         """When something was last written that proves that the daemon runs."""
         self._beating: asyncio.Task[None] | None = None
+        self._ahead: dict[str, list[Stretch]] = {}
+        """By source what was heard of a time that has not come yet: a socket may bring audio faster than it lasts."""
 
     async def start(self) -> None:
         """Say that the daemon listens from now on, and did not since its last sign of life."""
@@ -70,15 +72,43 @@ class Ledger:
         ledger.end(conn, source_id, self.now_us(conn))
 
     def heard(self, conn: Connection, source_id: str, stretches: Sequence[Stretch]) -> None:
-        """Note what was decided of frames."""
-        if not stretches:
+        """Note what was decided of frames. What lies ahead of the clock waits until its time has come."""
+        known = [*self._ahead.get(source_id, ()), *stretches]
+        if not known:
             return
         offset_us = ledger.tick(conn, self.moment())
-        for stretch in stretches:
+        boot_us = self._clock.boot_us()
+        for stretch in known:
             state = LedgerState.SPEECH if stretch.speech else LedgerState.SILENCE
             start_us, end_us = stretch.start_us + offset_us, stretch.end_us + offset_us
-            ledger.write(conn, source_id, Span(start_us, end_us, state, (), stretch.lost_us, stretch.losses))
-        self._written_boot_us = self._clock.boot_us()
+            span = Span(start_us, end_us, state, (), stretch.lost_us, stretch.losses)
+            ledger.write(conn, source_id, span.part(start_us, boot_us + offset_us))
+            if stretch.start_us < boot_us:
+                self._written_boot_us = boot_us
+        ahead = [stretch for stretch in known if stretch.end_us > boot_us]
+        if ahead:
+            self._ahead[source_id] = ahead
+        else:
+            self._ahead.pop(source_id, None)
+
+    async def visited(self, source_id: str, start_boot_us: int, end_boot_us: int) -> None:
+        """Note that a client was connected to a socket for so long: where no frame came it was silent.
+
+        What it sent ahead of the clock is not accounted for once it has left. Where nobody may send to the source any
+        more, its account ends.
+        """
+
+        def work(conn: Connection) -> None:
+            self.heard(conn, source_id, ())
+            self._ahead.pop(source_id, None)
+            self.missing(conn, source_id, start_boot_us, end_boot_us, (Cause.DEVICE_SILENT,))
+            if not senders.expected(conn, source_id):
+                self.gone(conn, source_id)
+
+        try:
+            await self._db.write(work)
+        except OmiEdgeError as error:
+            log.warning("the ledger lacks a visit", extra={"source": source_id, "cause": error.slug})
 
     def missing(
         self, conn: Connection, source_id: str, start_boot_us: int, end_boot_us: int, causes: Sequence[Cause]
@@ -89,6 +119,16 @@ class Ledger:
         state = LedgerState(causes[0].value) if certain else LedgerState.UNKNOWN
         told = tuple(causes) if len(causes) > 1 else ()
         ledger.write(conn, source_id, Span(start_boot_us + offset_us, end_boot_us + offset_us, state, told))
+
+    def recovered(self, conn: Connection, source_id: str, start_boot_us: int, end_boot_us: int) -> list[tuple[int, int]]:
+        """Return the stretches of [start, end), boot time, that came from what the pendant had stored."""
+        offset_us = ledger.tick(conn, self.moment())
+        spans = ledger.between(conn, source_id, start_boot_us + offset_us, end_boot_us + offset_us)
+        return [
+            (max(span.start_us - offset_us, start_boot_us), min(span.end_us - offset_us, end_boot_us))
+            for span in spans
+            if span.state is LedgerState.RECOVERED
+        ]
 
     def withheld(self, conn: Connection, row: WithheldRow) -> None:
         """Note what the owner withheld, once it has ended, for all sources."""

@@ -4,6 +4,10 @@ Opus packets go on as they are; PCM is encoded as a pendant would. Frames lie on
 where the client's audio began: TCP delivers late but loses nothing, so a late frame was spoken in time. A client that
 falls silent for SILENT_SECONDS is placed anew by the clock; one that sends faster than people speak is read no further
 than AHEAD_SECONDS into the future, and then waits.
+
+The ledger accounts for such a source as for a pendant: where no frame came its client was silent while it was
+connected, else disconnected. What is ahead of the clock is entered when its time comes, and not at all once the client
+has left: no source claims more seconds than went by. The audio itself is kept.
 """
 
 from __future__ import annotations
@@ -79,6 +83,7 @@ class SocketSound:
         self._encoder: Encoder | None = None
         self._rest = b""
         self._bad_in_a_row = 0
+        self._since_us = clock.boot_us()
 
     @property
     def codec(self) -> str:
@@ -86,6 +91,12 @@ class SocketSound:
         if self.encoding != "opus":
             return self.encoding
         return "opus" if self._codec is not Codec.OPUS_20MS else "opus_fs320"
+
+    @property
+    def speaking_since_us(self) -> int | None:
+        """UTC at which the speech that goes on began, None while nobody speaks."""
+        intake = self._intake
+        return intake.quiet_until_us if intake is not None and intake.speaking else None
 
     async def take(self, data: bytes) -> None:
         """Take one message. Waits while the client is ahead of the clock.
@@ -115,11 +126,14 @@ class SocketSound:
         if self._intake is not None:
             await self._intake.finish()
 
-    async def close(self) -> None:
-        """The connection has ended."""
+    async def close(self, alive_us: int) -> None:
+        """The connection has ended; its last sign of life came at ``alive_us``, boot time."""
         with held(self._clock):
-            await self.pause()
-            self._intake = None
+            try:
+                await self.pause()
+            finally:
+                self._intake = None
+                await self._spine.ledger.visited(self.source_id, self._since_us, alive_us)
 
     def _is_frame(self, packet: bytes) -> bool:
         codec = codec_of(packet)

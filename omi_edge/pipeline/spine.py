@@ -32,6 +32,7 @@ from omi_edge.pipeline.intake import Intake, Stored, Taken
 from omi_edge.pipeline.jobs import JobRunner
 from omi_edge.pipeline.ledger import Ledger
 from omi_edge.pipeline.live import LiveTranscriber
+from omi_edge.pipeline.recovery import Recovery
 from omi_edge.pipeline.stages import Stages
 from omi_edge.store import audio, conversations, jobs, notices, recordings, segments, sources
 from omi_edge.store.connection import Connection
@@ -87,6 +88,10 @@ class Spine:
         self._stages.on_conversation = self._watch
         self.jobs = JobRunner(db, clock, bus, self._stages.table())
         self.jobs.on_failed = self._job_failed
+        self.recovery = Recovery(
+            db, clock, bus, self._capture, lambda source_id, codec: self._hearing(source_id, codec, live=False),
+            self._stored,
+        )  # fmt: skip
         self._open: dict[str, ConversationRow] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,6 +132,7 @@ class Spine:
             await self._tell_interrupted(recording_id, kept_us)
         for name, work in (
             ("jobs", self.jobs.run),
+            ("stored audio", self.recovery.run),
             ("closer", self._close_conversations),
             ("silence", self._drop_silence),
             ("speed", self._watch_speed),
@@ -190,7 +196,7 @@ class Spine:
             return known
         if known is not None:
             await known.close()
-        intake = self._intake(source_id, codec, live=True)
+        intake = self._intake(source_id, codec, live=True, account=True)
         if self._withheld:
             await intake.withhold(True)
         return intake
@@ -292,7 +298,7 @@ class Spine:
             "not taken in. Import the recording again for the rest.",
         )  # fmt: skip
 
-    def _intake(self, source_id: str, codec: Codec, *, live: bool, account: bool = False) -> Intake:
+    def _hearing(self, source_id: str, codec: Codec, *, live: bool) -> Hearing:
         settings = self._config
         vad = SileroVad()
 
@@ -300,13 +306,15 @@ class Spine:
             vad.reset()
             return SpeechGate(vad, open=settings.listen.vad_open, close=settings.listen.vad_close)
 
-        hearing = Hearing(
+        return Hearing(
             source_id, codec, gate, lambda at_us: new_id("seg", at_us), chunk_seconds=settings.audio.chunk,
             keep_silence=settings.audio.keep_silence > 0, live=live,
         )  # fmt: skip
+
+    def _intake(self, source_id: str, codec: Codec, *, live: bool, account: bool = False) -> Intake:
         intake = Intake(
-            source_id, hearing, codec, db=self._db, clock=self._clock, thread=self._capture,
-            on_stored=self._stored, on_live=lambda piece: self.live.offer(source_id, piece),
+            source_id, self._hearing(source_id, codec, live=live), codec, db=self._db, clock=self._clock,
+            thread=self._capture, on_stored=self._stored, on_live=lambda piece: self.live.offer(source_id, piece),
             on_missing=functools.partial(self._missing, source_id) if live else _nothing_missing,
             on_disk=self._disk, ledger=self.ledger if account else None,
         )  # fmt: skip
@@ -356,6 +364,8 @@ class Spine:
         for row in list(self._open.values()):
             quiet_until_us = self._quiet_until_us(row)
             if not is_over(row.ended_us, quiet_until_us, silence_us):
+                continue
+            if self.recovery.expects(row.source_id, row.ended_us, row.ended_us + silence_us):
                 continue
             waiting = await self._db.read(
                 functools.partial(segments.pending_before, source_id=row.source_id, until_us=row.ended_us + silence_us)

@@ -23,6 +23,7 @@ from omi_edge.config import DeviceConfig
 from omi_edge.domain import Codec, DeviceInfo, DeviceState, Ending, LinkState, Security, Severity
 from omi_edge.errors import BadInput, LinkError, LinkUnavailable, OmiEdgeError, PendantAbsent, VaultError
 from omi_edge.events import Bus
+from omi_edge.pipeline.fetch import Fetch, Meeting
 from omi_edge.pipeline.intake import Intake
 from omi_edge.pipeline.spine import Spine
 from omi_edge.store import devices, notices
@@ -78,6 +79,11 @@ class Wearable:
         self._witness = witness
         self._witness.mic_sleeps = device.mic_sleeps(self.info) or not row.firmware
         self._receiver = Receiver(link, clock, self, self._witness)
+        self.fetch = Fetch(
+            row.address, link, db=db, clock=clock, bus=bus, recovery=spine.recovery, tell=self._tell, clear=self._clear
+        )
+        self._connected_us = 0
+        self._away_us: int | None = None
         self._gauge = Gauge(config.battery_low, config.battery_critical)
         self._intake: Intake | None = None
         self._connection: int | None = None
@@ -93,6 +99,7 @@ class Wearable:
     async def stop(self) -> None:
         """Disconnect; what was heard is stored."""
         was_connected = self._connection is not None
+        await self.fetch.stop()
         for task in [task for task in (self._running, *self._jobs) if task is not None]:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -128,6 +135,8 @@ class Wearable:
             intake = await self._spine.open_pendant(self.address, self.name, codec, self._witness)
             intake.reconnected()
             self._intake = intake
+            self._connected_us = self._clock.utc_us()
+            self._away_us = await self._read_away_us()
             self._connection = await self._write(
                 lambda conn: devices.began(conn, self.address, at_us=self._clock.utc_us(), security=security.value)
             )
@@ -159,6 +168,13 @@ class Wearable:
         if note is not None:
             await self._tell(note.code, Severity.INFO, f"{self.name}: {note.message}")
         await self._tell_gain(told.mic_gain)
+        codec = Codec(self.state.codec) if self.state.codec is not None else None
+        if codec is not None:
+            self.fetch.name = self.name
+            self.fetch.begin(
+                Meeting(device.storage_of(info), codec, self._away_us, self._connected_us, told.clock_us,
+                        told.clock_offset_us)
+            )  # fmt: skip
 
     def battery(self, percent: int | None, charging: bool | None) -> None:
         """See Host."""
@@ -207,6 +223,7 @@ class Wearable:
 
     async def ended(self, ending: Ending) -> None:
         """See Host."""
+        await self.fetch.stop()
         with held(self._clock):
             if self._intake is not None:
                 await self._intake.finish()
@@ -302,6 +319,14 @@ class Wearable:
         with held(self._clock):
             done = await self._acts.gesture(act, self._intake.source_id)
         await self.buzz(done)  # not held: the pendant may answer only when time goes on
+
+    async def _read_away_us(self) -> int | None:
+        """Return when the connection before ended; None for the first, or when the file cannot be read."""
+        try:
+            rows = await self._db.read(lambda conn: devices.connections(conn, self.address, 1))
+        except OmiEdgeError:
+            return None
+        return rows[0].ended_us if rows else None
 
     async def _keep_battery(self, sample: Sample) -> None:
         def work(conn: Connection) -> list[devices.BatteryRow]:

@@ -9,6 +9,9 @@ from omi_edge.store import sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters, Page, check_limit, encode_cursor
 
+SLIVER_US = 1_000_000
+"""What is left of a gap beside what filled it, when it is less, comes of a pendant's whole seconds (dossier §6.6)."""
+
 
 class GapTotal(msgspec.Struct, frozen=True):
     """How much is missing for one set of causes."""
@@ -27,6 +30,22 @@ def put(conn: Connection, gap: Gap) -> None:
         " frames = excluded.frames",
         (sources.number(conn, gap.source_id), gap.start_us, gap.end_us, ",".join(gap.causes), gap.frames),
     )
+
+
+def fill(conn: Connection, source_id: str, start_us: int, end_us: int) -> None:
+    """Take [start, end) out of the gaps of a source: it was filled later. Slivers beside it go with it. NotFound."""
+    n = sources.number(conn, source_id)
+    rows = conn.execute(
+        "SELECT n, start_us, end_us, causes, frames FROM gaps WHERE source_n = ? AND start_us < ? AND end_us > ?"
+        " AND start_us >= coalesce((SELECT max(start_us) FROM gaps WHERE source_n = ? AND start_us <= ?), 0)",
+        (n, end_us, start_us, n, start_us),
+    ).fetchall()
+    for number, gap_start_us, gap_end_us, causes, frames in rows:
+        conn.execute("DELETE FROM gaps WHERE n = ?", (number,))
+        for low_us, high_us in ((gap_start_us, start_us), (end_us, gap_end_us)):
+            if high_us - low_us >= SLIVER_US:
+                share = frames * (high_us - low_us) // (gap_end_us - gap_start_us)
+                put(conn, Gap(source_id, low_us, high_us, _causes(causes), share))
 
 
 def listed(

@@ -9,7 +9,7 @@ TABLES = (
     "memories", "evidence", "overruled", "people", "documents", "vectors", "jobs", "notices", "clients", "settings",
     "audit", "devices", "device_battery", "device_connections", "gaps", "withheld", "bookmarks", "senders",
     "ledger", "ledger_sources", "ledger_anchors", "ledger_life",
-    "recordings",
+    "recordings", "offline_cursors", "offline_readings", "offline_records", "offline_runs", "offline_losses",
 )  # fmt: skip
 
 

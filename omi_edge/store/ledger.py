@@ -10,7 +10,8 @@ it to the wall clock; a step of the wall clock adds an anchor and changes no len
 
 What is stored never overlaps: where two spans meet, the state that LedgerState names first holds, and of one state the
 span that says more. So the order in which spans are written does not matter. What no span covers is settled when it is
-read: muted while that holds, daemon down after the last sign of life, else unknown.
+read: muted while that holds, daemon down after the last sign of life, else unknown. A socket's source was disconnected
+then: of the time in which its client is connected every moment is written down.
 """
 
 from __future__ import annotations
@@ -183,6 +184,20 @@ def end(conn: Connection, source_id: str, at_us: int) -> None:
     )
 
 
+def join(conn: Connection, source_id: str, into_id: str) -> None:
+    """Enter the account of a source into that of another, and close it. Raises NotFound."""
+    n, into = sources.number(conn, source_id), sources.number(conn, into_id)
+    row = conn.execute("SELECT since_us FROM ledger_sources WHERE source_n = ?", (n,)).fetchone()
+    if row is None:
+        return
+    moved = _between(conn, n, 0, 1 << 62)
+    conn.execute("DELETE FROM ledger WHERE source_n = ?", (n,))
+    conn.execute("DELETE FROM ledger_sources WHERE source_n = ?", (n,))
+    begin(conn, into_id, row[0])
+    for span in moved:
+        _write(conn, into, span)
+
+
 def put(
     conn: Connection, source_id: str, start_us: int, end_us: int, state: LedgerState, causes: Sequence[Cause] = ()
 ) -> None:
@@ -241,6 +256,7 @@ def account(conn: Connection, source_id: str, start_us: int, end_us: int, now: M
 
     Raises NotFound. Empty for a source without an account.
     """
+    rest = LedgerState.DISCONNECTED if sources.get(conn, source_id).kind == "socket" else LedgerState.UNKNOWN
     n = sources.number(conn, source_id)
     row = conn.execute("SELECT since_us, until_us FROM ledger_sources WHERE source_n = ?", (n,)).fetchone()
     if row is None:
@@ -254,7 +270,12 @@ def account(conn: Connection, source_id: str, start_us: int, end_us: int, now: M
         part = new.part(start_us, end_us)
         if part.length_us:
             found = laid(found, part)
-    return _filled([span.part(start_us, end_us) for span in found], start_us, end_us)
+    return _filled([span.part(start_us, end_us) for span in found], start_us, end_us, rest)
+
+
+def between(conn: Connection, source_id: str, start_us: int, end_us: int) -> list[Span]:
+    """Return the stored spans that reach into (start, end), ledger time. Raises NotFound."""
+    return _between(conn, sources.number(conn, source_id), start_us, end_us)
 
 
 def sums(spans: Iterable[Span]) -> list[Sum]:
@@ -321,10 +342,10 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def _filled(spans: Sequence[Span], start_us: int, end_us: int) -> list[Span]:
+def _filled(spans: Sequence[Span], start_us: int, end_us: int, rest: LedgerState) -> list[Span]:
     found: list[Span] = []
-    for span in (*spans, Span(end_us, end_us, LedgerState.UNKNOWN)):
-        found += [Span(start_us, span.start_us, LedgerState.UNKNOWN), span]
+    for span in (*spans, Span(end_us, end_us, rest)):
+        found += [Span(start_us, span.start_us, rest), span]
         start_us = span.end_us
     return _joined(found)
 

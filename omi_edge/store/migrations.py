@@ -264,7 +264,49 @@ CREATE INDEX recordings_open ON recordings (n) WHERE ended_us IS NULL;
 CREATE INDEX segments_source ON segments (source_n, end_us);
 """
 
-MIGRATIONS: Sequence[Migration] = ((1, FIRST), (2, SECOND), (3, THIRD), (4, FOURTH), (5, FIFTH))
+SIXTH = """
+-- how far what a pendant stored is fetched, freed there, and placed on the timeline here
+CREATE TABLE offline_cursors (
+    source_n INTEGER PRIMARY KEY REFERENCES sources ON DELETE CASCADE, store INTEGER NOT NULL,
+    position INTEGER NOT NULL, tail BLOB NOT NULL, identity TEXT, ends INTEGER NOT NULL, dropped INTEGER NOT NULL,
+    final_store INTEGER NOT NULL DEFAULT 0, final_position INTEGER NOT NULL DEFAULT 0,
+    placed_store INTEGER NOT NULL DEFAULT 0, placed_position INTEGER NOT NULL DEFAULT 0, after BLOB, last_run_n INTEGER
+);
+-- one row for each connection after which something was fetched: what its clocks showed
+CREATE TABLE offline_readings (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE,
+    away_us INTEGER, connected_us INTEGER NOT NULL, read_us INTEGER NOT NULL, offset_us INTEGER,
+    ledger_us INTEGER NOT NULL, codec INTEGER NOT NULL, step INTEGER NOT NULL, complete INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX offline_readings_source ON offline_readings (source_n, n);
+-- blocks as they came, until they are heard
+CREATE TABLE offline_records (
+    source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE, store INTEGER NOT NULL, seq INTEGER NOT NULL,
+    reading_n INTEGER NOT NULL, began INTEGER, raw BLOB NOT NULL, PRIMARY KEY (source_n, store, seq)
+) WITHOUT ROWID;
+-- audio without a hole that the records hold, with its place on the timeline
+CREATE TABLE offline_runs (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+    source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE, reading_n INTEGER NOT NULL, state TEXT NOT NULL,
+    store INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, at_seq INTEGER NOT NULL,
+    at_frame INTEGER NOT NULL, frames INTEGER NOT NULL, heard INTEGER NOT NULL DEFAULT 0, start_us INTEGER,
+    uncertainty_us INTEGER NOT NULL, guessed INTEGER NOT NULL DEFAULT 0, earliest_us INTEGER, latest_us INTEGER,
+    left_out_us INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX offline_runs_source ON offline_runs (source_n, n);
+CREATE INDEX offline_runs_open ON offline_runs (source_n, store, last_seq) WHERE state IN ('unknown', 'held', 'placed');
+CREATE INDEX offline_runs_time ON offline_runs (source_n, start_us) WHERE start_us IS NOT NULL;
+-- what the pendant gave up before it was here
+CREATE TABLE offline_losses (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE,
+    reading_n INTEGER NOT NULL, store INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    records INTEGER NOT NULL, why TEXT NOT NULL, start_us INTEGER, end_us INTEGER, settled INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX offline_losses_source ON offline_losses (source_n, n);
+CREATE INDEX offline_losses_open ON offline_losses (source_n) WHERE settled = 0;
+"""
+
+MIGRATIONS: Sequence[Migration] = ((1, FIRST), (2, SECOND), (3, THIRD), (4, FOURTH), (5, FIFTH), (6, SIXTH))
 
 
 def migrate(

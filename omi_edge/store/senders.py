@@ -79,8 +79,16 @@ def allow(conn: Connection, source_id: str) -> None:
     conn.execute("UPDATE senders SET refused_us = NULL WHERE source_n = ?", (sources.number(conn, source_id),))
 
 
+def expected(conn: Connection, source_id: str) -> bool:
+    """Say whether somebody who is not refused sends to a source. Raises NotFound."""
+    row = conn.execute(
+        "SELECT 1 FROM senders WHERE source_n = ? AND refused_us IS NULL LIMIT 1", (sources.number(conn, source_id),)
+    ).fetchone()
+    return row is not None
+
+
 def redirect(conn: Connection, source_id: str, into_id: str) -> None:
-    """Let whoever sends to a source send to another from now on; what it holds stays where it is.
+    """Let whoever sends to a source send to another from now on. What it holds ``merging.move`` moves.
 
     Raises NotFound, or BadInput unless both are of sockets.
     """

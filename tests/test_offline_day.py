@@ -1,0 +1,265 @@
+"""What a pendant stored while it was away comes home: complete, once, in its place, and nothing that was withheld."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from omi_edge.capture.blocks import unpack
+from omi_edge.clock import DrivenClock
+from omi_edge.config import AudioConfig
+from omi_edge.daemon import Daemon
+from omi_edge.domain import AudioChunk, LedgerState, Withholding
+from omi_edge.errors import DiskFull
+from omi_edge.opus import Decoder, Samples
+from omi_edge.pipeline import recovery
+from omi_edge.pipeline.intake import commit_heard
+from omi_edge.store import audio, offline, sources
+from omi_edge.store.connection import Connection
+from omi_edge.store.offline import RunRow, RunState
+from omi_edge.virtual.faults import Faults
+from omi_edge.virtual.holdings import StoredFate
+from omi_edge.virtual.pendant import Pendant
+from tests.scripted import register
+from tests.test_devices import BASE, World, gaps_of
+from tests.test_ledger_day import book
+
+EVER_US = 1 << 62
+FAST = Faults(storage_speed=0)
+
+
+@pytest.fixture(autouse=True)
+def scripted() -> None:
+    register()
+
+
+@pytest.fixture
+def world(folder: Path, clock: DrivenClock) -> World:
+    return World(folder, clock, msgspec.structs.replace(BASE, audio=AudioConfig(keep_silence=864_000)))
+
+
+async def chunks_of(daemon: Daemon, pendant: Pendant) -> list[AudioChunk]:
+    def work(conn: Connection) -> list[AudioChunk]:
+        source = sources.for_device(conn, pendant.address)
+        assert source is not None
+        return audio.between(conn, source.id, 0, EVER_US)
+
+    return await daemon.db.read(work)
+
+
+async def runs_of(daemon: Daemon, pendant: Pendant) -> list[RunRow]:
+    def work(conn: Connection) -> list[RunRow]:
+        source = sources.for_device(conn, pendant.address)
+        assert source is not None
+        return offline.latest(conn, source.id, 1000)[::-1]
+
+    return await daemon.db.read(work)
+
+
+PROFILES = ["cv1-3.0.21", "cv1-custody", "cv1-3.0.18", "cv1-3.0.16", "cv1-3.0.15", "devkit2-2.0.10"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_a_walk_comes_home_in_its_place(world: World, profile: str) -> None:
+    pendant = world.pendant(profile, faults=FAST, mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 20)
+        left_us = world.clock.boot_us()
+        pendant.go_away(60)
+        await world.hear(pendant, 90)
+        await world.hear(pendant, 30)
+        chunks = await chunks_of(daemon, pendant)
+        runs = await runs_of(daemon, pendant)
+        found = await book(daemon, pendant)
+        waiting = await daemon.db.read(lambda conn: offline.waiting_bytes(conn, runs[0].source_id))
+        gaps = await gaps_of(daemon)
+    stored = [t for t in pendant.storage.record if t.fate in (StoredFate.FREED, StoredFate.SELF_FREED)]
+    seconds = sum(t.end_us - t.start_us for t in stored) / 1e6
+    assert seconds > 55
+    assert [run.state for run in runs] == [RunState.HEARD] * len(runs)
+    assert waiting == 0
+    assert found.seconds(LedgerState.RECOVERED) == pytest.approx(seconds, abs=0.1)
+    true_start, true_end = stored[0].start_us, stored[-1].end_us
+    assert found.inside(true_start, true_end, LedgerState.RECOVERED) == pytest.approx(
+        seconds, abs=1.5
+    )  # clocks of whole seconds
+    there = {packet for chunk in chunks for packet in chunk.packets}
+    frames = [frame for block in pendant.storage.blocks for frame in block_frames(block.raw)]
+    assert len(frames) == round(seconds * 1e6 / chunks[0].codec.frame_us)
+    assert all(frame in there for frame in frames)
+    assert left_us < true_end
+    assert sum(gap.end_us - gap.start_us for gap in gaps) / 1e6 < 12, gaps
+    ends = [(chunk.start_us, chunk.end_us) for chunk in chunks]
+    assert all(a[1] <= b[0] + 20_000 for a, b in itertools.pairwise(ends)), ends
+
+
+def block_frames(raw: bytes) -> tuple[bytes, ...]:
+    return unpack(raw)[0]
+
+
+async def frames_there(daemon: Daemon, pendant: Pendant) -> set[bytes]:
+    return {packet for chunk in await chunks_of(daemon, pendant) for packet in chunk.packets}
+
+
+def frames_between(pendant: Pendant, start_us: int, end_us: int) -> list[bytes]:
+    """Stored frames that the microphone heard inside [start, end), boot time."""
+    return [
+        frame
+        for block in pendant.storage.blocks
+        for frame, span in zip(block_frames(block.raw), block.spans, strict=True)
+        if start_us <= span[0] and span[1] <= end_us
+    ]
+
+
+@pytest.mark.parametrize("profile", ["cv1-3.0.21", "cv1-3.0.18"])
+@pytest.mark.parametrize("kind", list(Withholding))
+async def test_what_was_withheld_is_freed_there_and_never_decoded_here(
+    world: World, profile: str, kind: Withholding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    decode = Decoder.decode
+
+    def noted(self: Decoder, packet: bytes) -> Samples:
+        decoded.append(packet)
+        return decode(self, packet)
+
+    monkeypatch.setattr(Decoder, "decode", noted)
+    pendant = world.pendant(profile, faults=FAST, mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 5)
+        pendant.go_away(90)
+        await world.hear(pendant, 30)
+        muted_us = world.clock.boot_us()
+        await daemon.withhold(kind, None, "test")
+        await world.hear(pendant, 20)
+        await daemon.resume("test")
+        spoken_us = world.clock.boot_us()
+        await world.hear(pendant, 80)
+        there = await frames_there(daemon, pendant)
+        found = await book(daemon, pendant)
+        (run,) = await runs_of(daemon, pendant)
+        waiting = await daemon.db.read(lambda conn: offline.waiting_bytes(conn, run.source_id))
+    withheld = frames_between(pendant, muted_us, spoken_us)
+    assert len(withheld) > 900
+    assert not there & set(withheld)
+    assert not set(decoded) & set(withheld)
+    assert {b.fate for b in pendant.storage.blocks} <= {StoredFate.FREED, StoredFate.SELF_FREED}
+    assert waiting == 0
+    assert 20 < run.left_out_us / 1e6 < 26
+    for outside in (
+        frames_between(pendant, 0, muted_us - 4_000_000),
+        frames_between(pendant, spoken_us + 4_000_000, EVER_US),
+    ):
+        assert set(outside) <= there
+    state = LedgerState.MUTED if kind is Withholding.MUTED else LedgerState.OFF_RECORD
+    assert found.inside(muted_us, spoken_us, state) == pytest.approx(20, abs=0.1)
+
+
+async def test_a_recording_of_unknown_time_that_may_have_been_withheld_waits_for_the_owner(world: World) -> None:
+    """A development kit tells no times at all; an absence with a mute inside."""
+    pendant = world.pendant("devkit2-2.0.10", faults=FAST)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 5)
+        pendant.go_away(90)
+        await world.hear(pendant, 30)
+        await daemon.withhold(Withholding.MUTED, None, "test")
+        await world.hear(pendant, 20)
+        await daemon.resume("test")
+        await world.hear(pendant, 80)
+        (run,) = await runs_of(daemon, pendant)
+        assert run.state is RunState.HELD
+        stored = set(frames_between(pendant, 0, EVER_US))
+        assert len(stored) > 8000
+        assert not stored & await frames_there(daemon, pendant)
+        await daemon.db.write(lambda conn: offline.decide(conn, run.id, wanted=True))
+        daemon.spine.recovery.poke()
+        await world.clock.advance(60)
+        assert stored <= await frames_there(daemon, pendant)
+        (run,) = await runs_of(daemon, pendant)
+        assert (run.state, run.left_out_us) == (RunState.HEARD, 0)
+        assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, run.source_id)) == 0
+
+
+async def test_a_held_recording_that_is_not_wanted_is_let_go_of_undecoded(world: World) -> None:
+    pendant = world.pendant("cv1-3.0.15", faults=FAST)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 5)
+        pendant.go_away(60)
+        await daemon.withhold(Withholding.MUTED, None, "test")
+        await world.hear(pendant, 20)
+        await daemon.resume("test")
+        await world.hear(pendant, 60)
+        (run,) = await runs_of(daemon, pendant)
+        assert run.state is RunState.HELD
+        await daemon.db.write(lambda conn: offline.decide(conn, run.id, wanted=False))
+        daemon.spine.recovery.poke()
+        await world.clock.advance(5)
+        assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, run.source_id)) == 0
+        assert not set(frames_between(pendant, 0, EVER_US)) & await frames_there(daemon, pendant)
+
+
+@pytest.mark.parametrize("after", [1, 3, 7])
+async def test_a_full_disk_in_the_middle_of_hearing_leaves_everything_there_once(
+    world: World, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a piece wrote is undone, and it is heard again from where the file says."""
+    calls = 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise DiskFull("full")
+        return commit_heard(*arguments)
+
+    monkeypatch.setattr(recovery, "commit_heard", failing)
+    pendant = world.pendant(faults=FAST, mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 5)
+        pendant.go_away(100)
+        await world.hear(pendant, 150)
+        packets = [packet for chunk in await chunks_of(daemon, pendant) for packet in chunk.packets]
+        (run,) = await runs_of(daemon, pendant)
+    stored = frames_between(pendant, 0, EVER_US)
+    assert calls > 7
+    assert run.state is RunState.HEARD
+    assert [packet for packet in packets if packet in set(stored)] == stored
+
+
+async def test_hearing_goes_on_where_it_was_when_the_daemon_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) > 12:
+            raise DiskFull("full")
+        return commit_heard(*arguments)
+
+    monkeypatch.setattr(recovery, "commit_heard", failing)
+    pendant = world.pendant(faults=FAST, mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 5)
+        pendant.go_away(100)
+        await world.hear(pendant, 110)
+        (run,) = await runs_of(daemon, pendant)
+        assert run.state is RunState.PLACED
+        assert 0 < run.heard < run.frames
+    monkeypatch.undo()
+    async with world.daemon() as daemon:
+        await world.hear(pendant, 20)
+        packets = [packet for chunk in await chunks_of(daemon, pendant) for packet in chunk.packets]
+        runs = await runs_of(daemon, pendant)
+    stored = frames_between(pendant, 0, EVER_US)
+    assert [run.state for run in runs] == [RunState.HEARD] * len(runs)
+    assert [packet for packet in packets if packet in set(stored)] == stored
