@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import gc
 import itertools
 import random
 import secrets
@@ -76,6 +77,7 @@ def main(count: int, seed: int, generations: Sequence[Storage]) -> int:
             done = counts["parsed"] + counts["sent"]
             if done // REPORT_EVERY > reported:
                 reported = done // REPORT_EVERY
+                gc.collect()  # what only waits for it is no growth
                 held = tracemalloc.get_traced_memory()[0]
                 baseline = held if baseline is None else baseline
                 if held > baseline + GROWTH_LIMIT:

@@ -26,7 +26,7 @@ class AnotherFile(Exception):
 class Transfer:
     """One read of a file from the block before the cursor to its end."""
 
-    def __init__(self, tally: Tally, size: int, began: int | None) -> None:
+    def __init__(self, tally: Tally, size: int, began: int | None, *, may_repeat: bool = False) -> None:
         self.size = size
         self.start = last_block(tally.cursor.position)
         self.fed = self.start
@@ -34,6 +34,8 @@ class Transfer:
         self.digests = bytearray()
         """Of every block from ``start``, 8 bytes each."""
         self._tally = tally
+        self._may_repeat = may_repeat
+        """Whether equal blocks at the end may be stale memory: kept only once the file was checked."""
         self._began = began
         self._rest = bytearray()
         self._records: list[Record] = []
@@ -53,12 +55,15 @@ class Transfer:
             del self._rest[:BLOCK_BYTES]
             self._take(self.fed - len(self._rest) - len(raw), raw)
 
-    async def keep(self) -> None:
+    async def keep(self, *, checked: bool = False) -> None:
         """Make durable what has come."""
-        if self._records:
-            last = self._records[-1]
-            await self._tally.keep(self._records, last.seq + len(last.raw))
-            self._records.clear()
+        count = len(self._records)
+        if self._may_repeat and not checked:
+            count = max(0, count - equal_at_the_end(bytes(self.digests)))
+        if count:
+            last = self._records[count - 1]
+            await self._tally.keep(self._records[:count], last.seq + len(last.raw))
+            del self._records[:count]
 
     def _take(self, offset: int, raw: bytes) -> None:
         cursor = self._tally.cursor
@@ -138,3 +143,11 @@ async def _take(talk: Dialogue, transfer: Transfer, beat: bytes, payload: Payloa
 def _feed(transfer: Transfer, content: bytes | int | None) -> None:
     if isinstance(content, bytes):
         transfer.feed(content)
+
+
+def equal_at_the_end(digests: bytes) -> int:
+    """Return how many digests, of eight bytes each, at the end are equal to the one before them."""
+    end = len(digests)
+    while end >= 16 and digests[end - 16 : end - 8] == digests[end - 8 : end]:
+        end -= 8
+    return (len(digests) - end) // 8

@@ -86,6 +86,8 @@ class _Fetch:
         if cursor.store == 0 or cursor.identity != file.name or cursor.position > file.size:
             self._tally.begin_store(file.name, 0, end=file.size)
         self._tally.cursor = msgspec.structs.replace(self._tally.cursor, end=file.size)
+        if self._tally.cursor != cursor:  # durable before it is read: once it was sent only the cursor knows of it
+            await self._tally.keeper.freed(self._tally.cursor)
         self._tally.left(self._bytes_left(files))
         if self._tally.cursor.position < file.size and not await self._read(files.index(file), file):
             return True
@@ -128,6 +130,9 @@ class _Fetch:
         try:
             await receive(self._talk, transfer, command, STOP, HEARTBEAT, lambda value: payload(value, file.name))
         except AnotherFile:
+            gone = self._tally.cursor  # it only had the size, or the name, of the one that was read before
+            if gone.position < gone.end:
+                await self._lose(gone.position, gone.end, gone.end - gone.position, Why.FREED)
             self._tally.begin_store(file.name, 0, end=file.size)
             await self._talk.hush(STOP)
             return False

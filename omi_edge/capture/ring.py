@@ -21,6 +21,8 @@ from omi_edge.errors import BadPeripheral, LinkLost
 
 READ_RECORDS = 512
 """Of one read: about 51 s of audio (dossier §6.5)."""
+FEWEST_RECORDS = 32
+"""Of one read where notifications get lost, which it shrinks to by and by; our choice, 3 s of audio."""
 
 
 async def drain(talk: Dialogue, tally: Tally) -> None:
@@ -37,6 +39,9 @@ class _Fetch:
         self._enabled = False
         self._same = False
         """Whether the cursor is known to be of this ring."""
+        self._doubtful = False
+        """Whether what was kept last differs from what came for it: one of the two has a hole."""
+        self._most = READ_RECORDS
         self._failed = 0
         """Records that are missing of a transfer that failed its check; it began where the cursor stands."""
         self._entry = tally.cursor
@@ -51,7 +56,13 @@ class _Fetch:
         await self._settle(info)
         if info.read_seq == info.write_seq:
             return False
-        start, count = info.read_seq, min(READ_RECORDS, info.write_seq - info.read_seq)
+        start = info.read_seq
+        if self._doubtful:  # what is still there is kept anew
+            self._doubtful = False
+            position = min(start, self._tally.cursor.position)
+            self._tally.cursor = msgspec.structs.replace(self._tally.cursor, position=position, tail=b"")
+        # at least up to the record that tells whether what was kept is whole
+        count = min(max(self._most, self._tally.cursor.position - start), info.write_seq - start)
         next_seq = await self._read(start, count)
         await self._advance(next_seq, info)
         return True
@@ -89,12 +100,15 @@ class _Fetch:
         unlike = info.ring_id is None and cursor.position - info.read_seq > READ_RECORDS
         if cursor.store == 0 or strange or unlike or cursor.position > info.write_seq:
             self._begin_ring(info.ring_id, info.read_seq, info.dropped)
+            # durable before anything is read: what it frees unseen is missed from here on
+            await tally.keeper.freed(tally.cursor)
         elif info.read_seq >= cursor.position:
             if not self._same:
                 await tally.keeper.freed(cursor)
             self._same = True
             await self._count_losses(info)
         self._failed = 0
+        self._same = self._same or (info.ring_id is not None and info.ring_id == tally.cursor.identity)
         identity = info.ring_id if info.ring_id is not None else tally.cursor.identity
         tally.cursor = msgspec.structs.replace(tally.cursor, identity=identity, dropped=info.dropped)
         tally.left((info.write_seq - tally.cursor.position) * RECORD_BYTES)
@@ -108,6 +122,8 @@ class _Fetch:
             # the newest of them were overwritten; those before them were freed before there was no more room
             overwritten = min(gone, max(0, info.dropped - cursor.dropped))
             await self._lose(cursor.position, info.read_seq - overwritten, Why.FREED)
+            # with the note of it, so that it is not counted again
+            self._tally.cursor = msgspec.structs.replace(self._tally.cursor, dropped=info.dropped)
             await self._lose(info.read_seq - overwritten, info.read_seq, Why.OVERWRITTEN)
 
     async def _lose(self, first: int, end: int, why: Why, records: int | None = None) -> None:
@@ -133,6 +149,7 @@ class _Fetch:
             # without lengths in the data nobody knows what is missing, so nothing of it counts
             self._failed = max(1, done.next_seq - receipt.next_seq)
             self._tally.cursor = self._entry
+            self._most = max(FEWEST_RECORDS, self._most // 4)
             raise Stumble("what came is not what the pendant sent")
         if receipt.next_seq == start:
             raise Stumble("nothing came although there is something")
@@ -182,12 +199,15 @@ class _Fetch:
                 receipt.feed(answer)
                 if isinstance(answer, Done) and receipt.begun:
                     await self._keep(receipt)
-                    return answer
+                    if not self._doubtful:
+                        return answer
             elif now_us - heard_us >= ANSWER_SECONDS * 1e6:
                 raise Stumble("it stopped sending")
             if now_us - kept_us >= GATHER_SECONDS * 1e6 or len(receipt.records) >= GATHER_RECORDS:
                 await self._keep(receipt)
                 kept_us = clock.boot_us()
+            if self._doubtful:
+                raise Stumble("what came is not what was kept")
 
     async def _begins(self, receipt: _Receipt, begin: Begin) -> None:
         if receipt.begun or begin.start < receipt.start or begin.count > receipt.count:
@@ -207,8 +227,14 @@ class _Fetch:
             if digest(known[-1]) == cursor.tail:
                 del receipt.records[: len(known)]
                 self._same = True
-            elif not self._same:
+            elif self._same:
+                # nothing of it may take the place of what is whole; what the pendant frees of it counts as lost
+                self._doubtful = True
+            else:
                 self._begin_ring(cursor.identity, receipt.records[0][0], cursor.dropped)
+        if self._doubtful:
+            receipt.records.clear()
+            return
         store = self._tally.cursor.store
         batch = [record_of_ring(store, seq, raw) for seq, raw in receipt.records]
         if batch:

@@ -13,7 +13,7 @@ import msgspec
 from omi_edge.capture.blocks import BLOCK_BYTES, digest
 from omi_edge.capture.device import MIN_EPOCH
 from omi_edge.capture.dialogue import ANSWER_SECONDS, Dialogue
-from omi_edge.capture.files import DELETED, END, OK, AnotherFile, Transfer, last_block, receive
+from omi_edge.capture.files import DELETED, END, OK, AnotherFile, Transfer, equal_at_the_end, last_block, receive
 from omi_edge.capture.persevere import persevere
 from omi_edge.capture.stored import Stumble, Tally
 
@@ -69,7 +69,7 @@ class _Fetch:
         if cursor.store == 0 or cursor.position > status.size:
             self._tally.begin_store(None, 0)
         self._tally.left(status.size - self._tally.cursor.position)
-        transfer = Transfer(self._tally, status.size, status.began)
+        transfer = Transfer(self._tally, status.size, status.began, may_repeat=True)
         try:
             await receive(self._talk, transfer, read(transfer.start), STOP, HEARTBEAT, payload)
         except AnotherFile:
@@ -79,6 +79,7 @@ class _Fetch:
         if transfer.fed < transfer.size:
             raise Stumble("it sent less than it has")
         await self._check(transfer)
+        await transfer.keep(checked=True)
         if (await self._status()).size > self._tally.cursor.position:
             return True
         await self._delete()
@@ -98,7 +99,7 @@ class _Fetch:
         """
         last = last_block(transfer.size)
         if count := len(transfer.digests) // 8:
-            last = transfer.start + BLOCK_BYTES * _first_of_the_last(bytes(transfer.digests), count)
+            last = transfer.start + BLOCK_BYTES * (count - 1 - equal_at_the_end(bytes(transfer.digests)))
         if await self._agrees(transfer, last):
             return
         low, high = transfer.start, last  # somewhere after the blocks that agree come those that do not
@@ -148,11 +149,3 @@ class _Fetch:
         """The file is gone; the next is another one."""
         self._tally.begin_store(None, 0)
         await self._tally.keeper.freed(self._tally.cursor)
-
-
-def _first_of_the_last(digests: bytes, count: int) -> int:
-    """Return the number of the first of the equal digests, of eight bytes each, at the end."""
-    number = count - 1
-    while number > 0 and digests[8 * number - 8 : 8 * number] == digests[8 * number : 8 * number + 8]:
-        number -= 1
-    return number

@@ -212,7 +212,7 @@ class RingServer:
         self._port.send_stored(bytes([ACK, OK, self._granted]))
 
     def _advance(self, seq: int) -> None:
-        if self.sending and not self._custody:
+        if self._transfer is not None and not self._custody:
             self._acknowledge(NOT_READY)  # custody allows it expressly (dossier §6.7); that others do not is assumed
         elif self._custody and seq <= self.ring.read_seq:
             self._acknowledge(OK)
@@ -229,7 +229,7 @@ class RingServer:
             self._acknowledge(OTHER_RING)
 
     def _clear(self) -> None:
-        if self.sending:
+        if self._transfer is not None:
             self._acknowledge(NOT_READY)
         else:
             self.ring.clear()
@@ -239,7 +239,7 @@ class RingServer:
 
     def _put_into_slot(self, value: bytes) -> None:
         """Keep a READ until it is looked at; a second one takes its place, but for custody (dossier §6.5, §6.7)."""
-        if self._custody and (self._slot is not None or self.sending):
+        if self._custody and (self._slot is not None or self._transfer is not None):
             self._acknowledge(NOT_READY)
             return
         self._slot = int.from_bytes(value[1:9], "big"), int.from_bytes(value[9:], "big")
