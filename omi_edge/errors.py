@@ -9,7 +9,9 @@ OmiEdgeError
 │  ├─ PassphraseError       missing, wrong or unsafe passphrase
 │  ├─ Unauthorized          no valid token
 │  ├─ Forbidden             a valid token without the right
-│  └─ AuditUnavailable      the act could not be audited, so it was refused
+│  ├─ AuditUnavailable      the act could not be audited, so it was refused
+│  ├─ LicenceNotAccepted    of a model
+│  └─ HubTokenNeeded        a model that its owner gives to known accounts only
 ├─ VaultError               the encrypted file
 │  ├─ VaultMissing
 │  ├─ VaultExists
@@ -21,6 +23,13 @@ OmiEdgeError
 ├─ EngineError              a model process
 │  ├─ EngineTransient       try again soon: crashed, hung, out of memory
 │  └─ EnginePermanent       trying again cannot help
+│     └─ ModelError         the files of a model
+│        ├─ ModelMissing    not installed, or a file of it is gone
+│        ├─ ModelTruncated  a file of it is too short
+│        ├─ ModelAltered    a file of it is not what it was
+│        ├─ ModelRefused    what a hub or an archive brought is not what it should be
+│        ├─ ModelSpace      no room on the disk for it
+│        └─ HubError        the model hub cannot be reached, or refused
 ├─ LinkError                the pendant
 │  ├─ LinkLost
 │  ├─ PendantAbsent         nobody advertises under this address
@@ -34,6 +43,8 @@ OmiEdgeError
 │     ├─ NoAdapter
 │     ├─ NoBluetoothService
 │     └─ NoBluetoothPermission
+├─ MicrophoneError          a microphone of this machine: no library, no sound system
+│  └─ MicrophoneAbsent      unplugged, held by another program, or none of this name
 └─ DaemonError              the daemon itself
    ├─ AlreadyRunning
    ├─ NotReady              starting, locked or stopping
@@ -115,6 +126,18 @@ class AuditUnavailable(AccessError):
     status, slug = 503, "audit-unavailable"
 
 
+class LicenceNotAccepted(AccessError):
+    """The licence of a model was not accepted."""
+
+    slug = "licence"
+
+
+class HubTokenNeeded(AccessError):
+    """The owner of a model gives it to known accounts only."""
+
+    slug = "hub-token"
+
+
 class VaultError(OmiEdgeError):
     """The encrypted file cannot be used."""
 
@@ -179,6 +202,48 @@ class EnginePermanent(EngineError):
     """Trying again cannot help."""
 
     slug = "engine-permanent"
+
+
+class ModelError(EnginePermanent):
+    """The files of a model: the base of what can be wrong with them."""
+
+    slug = "model"
+
+
+class ModelMissing(ModelError):
+    """The model is not installed, or a file of it is gone."""
+
+    slug = "model-missing"
+
+
+class ModelTruncated(ModelError):
+    """A file of the model is shorter than it should be."""
+
+    slug = "model-truncated"
+
+
+class ModelAltered(ModelError):
+    """A file of the model is not what was installed, or does not belong there."""
+
+    slug = "model-altered"
+
+
+class ModelRefused(ModelError):
+    """What a hub or an archive brought is not what it should be; nothing was installed."""
+
+    slug = "model-refused"
+
+
+class ModelSpace(ModelError):
+    """The disk has no room for the model."""
+
+    status, slug = 507, "model-space"
+
+
+class HubError(ModelError):
+    """The model hub cannot be reached, is not who it says it is, or refused."""
+
+    slug = "hub"
 
 
 class LinkError(OmiEdgeError):
@@ -262,6 +327,18 @@ class NoBluetoothPermission(LinkUnavailable):
     """The system does not let this program use Bluetooth."""
 
     slug = "no-bluetooth-permission"
+
+
+class MicrophoneError(OmiEdgeError):
+    """The microphones of this machine cannot be used."""
+
+    exit_code, status, slug = 8, 503, "microphone"
+
+
+class MicrophoneAbsent(MicrophoneError):
+    """The microphone is not there, or cannot be opened now."""
+
+    slug = "microphone-absent"
 
 
 class DaemonError(OmiEdgeError):

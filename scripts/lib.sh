@@ -1,8 +1,9 @@
 # Shared by the scripts beside it: finds a Python, fills .venv from the lock files, names the cure when it cannot.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# program:Debian package, what the tests run beside Python; a pendant's bus is Linux's alone
-BUS_TOOLS=""; [ "$(uname)" != Linux ] || BUS_TOOLS="dbus-daemon:dbus"
+# program or library:Debian package, what the tests need beside Python; a pendant's bus is Linux's alone, and so is
+# PortAudio that does not come with its Python package
+BUS_TOOLS=""; [ "$(uname)" != Linux ] || BUS_TOOLS="dbus-daemon:dbus libportaudio.so.2:libportaudio2"
 SYSTEM_TOOLS="git:git flite:flite $BUS_TOOLS"
 
 fail() { echo "${0##*/}: $*" >&2; exit 1; }
@@ -43,9 +44,16 @@ install_into_venv() {
         fail "the packages could not be installed; see above. A package index must be reachable once."
 }
 
-system_tools() { # have these programs, each with its package, through apt where that is allowed
+have() { # a program, or a library by its file's name
+    case $1 in
+        *.so*) case $(/sbin/ldconfig -p) in *"$1"*) ;; *) false ;; esac ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+system_tools() { # have these programs and libraries, each with its package, through apt where that is allowed
     local pair packages=""
-    for pair in "$@"; do command -v "${pair%%:*}" >/dev/null || packages+=" ${pair##*:}"; done
+    for pair in "$@"; do have "${pair%%:*}" || packages+=" ${pair##*:}"; done
     [ -n "$packages" ] || return 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $packages; } >&2

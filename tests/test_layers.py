@@ -30,6 +30,7 @@ LEVELS = {
     "opus": 1,
     "gatt": 1,
     "ogg": 1,
+    "models": 1,
     "capture": 2,
     "listen": 2,
     "memory": 2,
@@ -58,7 +59,7 @@ CONNECTS_ALLOWED = {"omi_edge/store/connection.py"}
 
 MODEL_LIBRARIES = {
     "onnxruntime", "faster_whisper", "ctranslate2", "pocketsphinx", "av", "numpy", "dateparser", "sqlcipher3",
-    "bleak", "aiohttp", "opuslib", "cryptography",
+    "bleak", "aiohttp", "opuslib", "cryptography", "sounddevice",
 }  # fmt: skip
 """What `omi-edge --help` does without: models above all, and whatever else takes long to load."""
 

@@ -33,7 +33,7 @@ VERBS = {
     "import": ("omi_edge.cli.imports:import_", "Take recordings in, as if they had been heard."),
     "stream": (
         "omi_edge.cli.stream:stream",
-        "Send a recording or a tone to a daemon's socket as if it were spoken now.",
+        "Send a recording, a tone or a microphone to a daemon's socket as if it were spoken now.",
     ),
     "list": ("omi_edge.cli.data:list_", "List conversations, newest first."),
     "show": ("omi_edge.cli.data:show", "Show one conversation with everything derived from it."),

@@ -11,17 +11,17 @@ from typing import Any
 import aiohttp
 import click
 import msgspec
-import numpy as np
-import numpy.typing as npt
 from yarl import URL
 
+from omi_edge.capture.microphone import Input, Microphone, list_inputs
 from omi_edge.capture.replay import Recording
 from omi_edge.cli.passphrase import file_problem
-from omi_edge.cli.present import plain, print_json
+from omi_edge.cli.present import plain, print_json, print_table, wants_progress
 from omi_edge.cli.session import run_verb
 from omi_edge.cli.settings import Number, Settings, pass_settings, verb
+from omi_edge.cli.sound import CODEC, FRAME_SAMPLES, TONE_HZ, TONE_SECONDS, Live, Meter, Recorded, Source, frames, sine
 from omi_edge.clock import Clock, SystemClock
-from omi_edge.domain import SAMPLE_RATE, Codec
+from omi_edge.domain import SAMPLE_RATE
 from omi_edge.errors import (
     AlreadyRunning,
     BadInput,
@@ -34,11 +34,6 @@ from omi_edge.errors import (
 )
 from omi_edge.opus import Encoder
 
-CODEC = Codec.OPUS_20MS
-FRAME_SAMPLES = CODEC.frame_us * SAMPLE_RATE // 1_000_000
-TONE_HZ = 440
-TONE_LEVEL = 8000
-TONE_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 20.0
@@ -84,14 +79,19 @@ class Told(msgspec.Struct):
     examples=(
         "omi-edge stream talk.wav --to ws://127.0.0.1:8460/v4/listen --token-file T",
         "omi-edge stream --tone --to ws://127.0.0.1:8460/ws_pcm --token-file T --uid me",
+        "omi-edge stream --mic --to ws://127.0.0.1:8460/ws --token-file T --uid kitchen",
+        "omi-edge stream --list-mics",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path), required=False, metavar="[FILE]")
 @click.option("--tone", is_flag=True, help="Send a tone in place of a file.")
-@click.option("--to", "url", required=True, metavar="URL", help="ws:// or wss://, with /ws, /ws_pcm or /v4/listen.")
 @click.option(
-    "--token-file", required=True, type=click.Path(path_type=Path), metavar="F", help="Read the token from F (0600)."
-)
+    "--mic", is_flag=False, flag_value="default", metavar="[DEVICE]",
+    help="Send what a microphone hears: the default one, or a number or (a part of) a name from --list-mics.",
+)  # fmt: skip
+@click.option("--list-mics", is_flag=True, help="Show the microphones of this machine, and send nothing.")
+@click.option("--to", "url", metavar="URL", help="ws:// or wss://, with /ws, /ws_pcm or /v4/listen.")
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="F", help="Read the token from F (0600).")
 @click.option("--uid", metavar="U", default="stream", show_default=True, help="Be the client U, a source of its own.")
 @click.option("--duration", type=Number(0.02), metavar="S", help="Send no more than S seconds.")
 @click.option(
@@ -103,25 +103,49 @@ class Told(msgspec.Struct):
 )  # fmt: skip
 @pass_settings
 def stream(
-    settings: Settings, file: Path | None, tone: bool, url: str, token_file: Path, uid: str, duration: float | None,
-    speed: float, linger: float,
+    settings: Settings, file: Path | None, tone: bool, mic: str | None, list_mics: bool, url: str | None,
+    token_file: Path | None, uid: str, duration: float | None, speed: float, linger: float,
 ) -> None:  # fmt: skip
-    """Send a recording or a tone to a daemon's socket as if it were spoken now, and print the text that comes back.
+    """Send a recording, a tone or a microphone to a daemon's socket as if it were spoken now, and print the text that
+    comes back.
 
-    When the connection breaks it is made again, and goes on where it was. With --json each line is one message.
+    When the connection breaks it is made again, and goes on where it was; with a microphone, with what it hears then.
+    An unplugged microphone is waited for. With --json each line is one message.
     """
-    if (file is None) is not tone:
-        raise click.UsageError("name a FILE or give --tone.")
+    clock = SystemClock()
+    if list_mics:
+        return _show_inputs(settings, run_verb(list_inputs(clock)))
+    if (file is not None) + tone + (mic is not None) != 1:
+        raise click.UsageError("name a FILE, or give --tone or --mic.")
+    if url is None or token_file is None:
+        raise click.UsageError("give --to and --token-file.")
     to = _door(url)
-    if tone:
-        pcm, form = _tone(duration or TONE_SECONDS), f"tone of {TONE_HZ} Hz"
+    source: Source
+    if mic is not None:
+        if not mic.strip():
+            raise click.UsageError("--mic needs a number or a name; without either it is the default one.")
+        if speed != 1.0:
+            raise click.UsageError("a microphone hears as fast as time passes; leave --speed out.")
+        source, form = Live(Microphone(mic, clock), duration, Meter(wants_progress(settings))), "microphone"
+    elif tone:
+        source, form = Recorded(frames(sine(duration or TONE_SECONDS), duration)), f"tone of {TONE_HZ} Hz"
     else:
         assert file is not None
         recording = Recording(file)
         info = recording.info
-        pcm, form = recording.read(), f"{info.codec}, {info.rate} Hz, {info.channels} channel(s)"
-    source = _frames(pcm, duration)
-    run_verb(_Stream(settings, SystemClock(), to, _token(token_file), uid, form, source, speed, linger).run())
+        source = Recorded(frames(recording.read(), duration))
+        form = f"{info.codec}, {info.rate} Hz, {info.channels} channel(s)"
+    return run_verb(_Stream(settings, clock, to, _token(token_file), uid, form, source, speed, linger).run())
+
+
+def _show_inputs(settings: Settings, found: list[Input]) -> None:
+    if settings.json:
+        return print_json(found)
+    rows = [
+        [str(one.index), one.name, str(one.channels), f"{one.rate} Hz", "default" if one.default else ""]
+        for one in found
+    ]
+    return print_table(["number", "name", "channels", "rate", ""], rows, nothing="no microphone is there")
 
 
 class _Stream:
@@ -129,7 +153,7 @@ class _Stream:
 
     def __init__(
         self, settings: Settings, clock: Clock, to: URL, token: str, uid: str, form: str,
-        source: Iterator[npt.NDArray[np.int16]], speed: float, linger: float,
+        source: Source, speed: float, linger: float,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._clock = clock
@@ -152,6 +176,14 @@ class _Stream:
         """Send all of it. Raises what keeps it from being sent."""
         self._show("format", {"input": self.told.format, "sent": DOORS[self._door], "rate": SAMPLE_RATE})
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        self._source.start(self._show)
+        try:
+            await self._send_all(timeout)
+        finally:
+            await self._source.close()
+        self._show("done", {name: getattr(self.told, name) for name in self.told.__struct_fields__})
+
+    async def _send_all(self, timeout: aiohttp.ClientTimeout) -> None:
         failures = 0
         async with aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._token}"}, timeout=timeout
@@ -165,7 +197,6 @@ class _Stream:
                 await self._clock.sleep(wait)
                 if self._connected:
                     failures = 0
-        self._show("done", {name: getattr(self.told, name) for name in self.told.__struct_fields__})
 
     async def _attempt(self, session: aiohttp.ClientSession) -> bool:
         """Connect and send; return whether all was sent."""
@@ -173,6 +204,7 @@ class _Stream:
         try:
             async with session.ws_connect(self._to, heartbeat=HEARTBEAT_SECONDS, compress=0) as ws:
                 self._connected = True
+                self._source.connected()
                 self.told.connections += 1
                 self._show("connected", {"connections": self.told.connections})
                 return await self._converse(ws)
@@ -206,10 +238,10 @@ class _Stream:
     async def _send(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         sent = 0
         began_us = self._clock.boot_us()
-        while (message := self._next()) is not None:
+        while (message := await self._next()) is not None:
             due_us = began_us + round(sent * CODEC.frame_us / self._speed)
             early = due_us - self._clock.boot_us()
-            if early > 0:
+            if early > 0 and not self._source.live:
                 await self._clock.sleep(early / 1e6)
             async with self._clock.time_limit(WRITE_SECONDS):
                 await ws.send_bytes(message)
@@ -218,6 +250,7 @@ class _Stream:
             self.told.frames += 1
             self.told.samples += FRAME_SAMPLES
             self.told.seconds = round(self.told.samples / SAMPLE_RATE, 3)
+        await self._source.close()  # a microphone is not listened to any longer than it is sent
         await ws.send_str('{"type":"CloseStream"}' if self._door == "/v4/listen" else '{"type":"audio-stop"}\n')
         self._show("sent", {"samples": self.told.samples, "frames": self.told.frames, "seconds": self.told.seconds})
         ended_us = self._clock.boot_us()
@@ -226,10 +259,10 @@ class _Stream:
                 return
             await self._clock.sleep(LOOK_SECONDS)
 
-    def _next(self) -> bytes | None:
+    async def _next(self) -> bytes | None:
         """Return the message that is to be sent now: the one that a broken connection did not take, or the next."""
         if self._waiting is None:
-            frame = next(self._source, None)
+            frame = await self._source.next()
             if frame is not None:
                 encoder = self._encoder
                 self._waiting = frame.astype("<i2").tobytes() if encoder is None else encoder.encode(frame)
@@ -251,6 +284,7 @@ class _Stream:
             self._show("message", told)
 
     def _show(self, kind: str, data: Any) -> None:
+        self._source.step_aside()
         if self._settings.json:
             print_json({"kind": kind, "data": data})
             sys.stdout.flush()  # a pipe must not wait for more of them
@@ -301,30 +335,3 @@ def _token(path: Path) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"the token file {path} holds no token; `omi-edge token create NAME` prints one.")
     return token
-
-
-def _tone(seconds: float) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield a tone, a second at a time."""
-    at = 0
-    while at < seconds * SAMPLE_RATE:
-        times = np.arange(at, at + SAMPLE_RATE) / SAMPLE_RATE
-        yield np.asarray(TONE_LEVEL * np.sin(2 * np.pi * TONE_HZ * times), np.int16)
-        at += SAMPLE_RATE
-
-
-def _frames(blocks: Iterator[npt.NDArray[np.int16]], duration: float | None) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield whole frames, the last one filled with silence, of at most ``duration`` seconds."""
-    left = None if duration is None else max(1, round(duration * 1e6 / CODEC.frame_us))
-    rest = np.zeros(0, np.int16)
-    for block in blocks:
-        rest = np.concatenate([rest, block])
-        whole = len(rest) // FRAME_SAMPLES
-        for frame in rest[: whole * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES):
-            if left is not None:
-                if not left:
-                    return
-                left -= 1
-            yield frame
-        rest = rest[whole * FRAME_SAMPLES :]
-    if len(rest) and (left is None or left):
-        yield np.pad(rest, (0, FRAME_SAMPLES - len(rest)))
