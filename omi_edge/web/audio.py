@@ -114,15 +114,16 @@ class WavForm:
         self._frame = plan.codec.frame_us * SAMPLE_RATE // 1_000_000
         self._skip = plan.settle * self._frame + plan.lead_us * SAMPLE_RATE // 1_000_000
         """Samples of the plan before the first that is heard."""
-        self._samples = plan.duration_us * SAMPLE_RATE // 1_000_000
+        self.samples = plan.duration_us * SAMPLE_RATE // 1_000_000
+        """How many are heard."""
 
     def length(self) -> int:
         """Bytes of the whole file."""
-        return _WAV.size + 2 * self._samples
+        return _WAV.size + 2 * self.samples
 
     async def pieces(self, db: Database, first: int, last: int) -> AsyncGenerator[bytes, None]:
         """Yield bytes ``first`` to ``last``; only the blocks they lie in are decoded."""
-        header = _wav_header(self._samples)
+        header = wav_header(self.samples)
         if first < len(header):
             yield header[first : last + 1]
         if last < len(header):
@@ -190,7 +191,7 @@ def _drained(waiting: deque[bytes]) -> Iterator[bytes]:
         yield waiting.popleft()
 
 
-def _wav_header(samples: int) -> bytes:
+def wav_header(samples: int) -> bytes:
     """RIFF WAVE, PCM (Microsoft and IBM, Multimedia Programming Interface 1.0, 1991)."""
     size = 2 * samples
     return _WAV.pack(b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16, b"data", size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 
@@ -42,7 +43,15 @@ class Visit:
     """One open socket."""
 
     def __init__(
-        self, client: str, door: str, source_id: str, source_name: str, sound: Sound, began_us: int, kept: Kept
+        self,
+        client: str,
+        door: str,
+        source_id: str,
+        source_name: str,
+        sound: Sound,
+        began_us: int,
+        kept: Kept,
+        since_boot_us: int = 0,
     ) -> None:
         self.client = client
         self.door = door
@@ -55,6 +64,8 @@ class Visit:
         """UTC of the last message with audio."""
         self.text_us: int | None = None
         self.dropped = 0
+        self.since_boot_us = since_boot_us
+        """Boot time at which it was opened."""
         self.ending: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         """Close code and reason, once it is to end."""
         self.gone = asyncio.Event()
@@ -79,6 +90,13 @@ class Doors:
     def visits(self) -> list[Visit]:
         """The open sockets."""
         return list(self._open.values())
+
+    def named(self) -> dict[str, Visit]:
+        """Return the open sockets by a name of their own."""
+        found: dict[str, Visit] = {}
+        for visit in self.visits:
+            found[visit.client if visit.client not in found else f"{visit.client} {visit.source_id}"] = visit
+        return found
 
     def check_room(self) -> None:
         """Raise NotReady when there are too many sockets, or when the daemon stops."""
@@ -120,6 +138,16 @@ class Doors:
         """End the socket of a source, when it has one."""
         if source_id in self._open:
             self._open[source_id].end(close)
+
+    async def ended(self, source_id: str, close: tuple[int, str]) -> None:
+        """End the socket of a source, when it has one, and wait for a moment until what it sent is handed over."""
+        visit = self._open.get(source_id)
+        if visit is None:
+            return
+        visit.end(close)
+        with contextlib.suppress(TimeoutError):  # a full disk holds it up
+            async with self._clock.time_limit(GOING_SECONDS):
+                await visit.gone.wait()
 
     async def close(self) -> None:
         """End all sockets, for the daemon stops, and wait until what they sent is handed over."""

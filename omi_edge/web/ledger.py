@@ -9,15 +9,19 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from omi_edge.clock import Clock
 from omi_edge.config import zone
+from omi_edge.domain import LedgerState
 from omi_edge.errors import BadInput
 from omi_edge.store import ledger, sources
 from omi_edge.store.connection import Connection
-from omi_edge.store.ledger import Moment
+from omi_edge.store.ledger import Moment, Span
 from omi_edge.web import shapes, times, wire
 from omi_edge.web.listing import Id
 from omi_edge.web.route import Answer, Call, Route
 
+UNDECIDED_US = 10_000_000
+"""What was just heard is entered once it is decided, some seconds later: until then nobody knows."""
 LAST_DAY = date(times.LATEST.year - 1, 12, 31)
 
 
@@ -31,7 +35,8 @@ class LedgerQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 async def read(call: Call[LedgerQuery, None]) -> Answer:
     """Read the ledger of a day."""
     clock, where = call.controls.clock, zone(call.controls.config)
-    now = Moment(clock.boot_id(), clock.boot_us(), clock.utc_us())
+    now = moment(clock)
+    lines = {visit.source_id: visit.since_boot_us for visit in call.controls.doors.visits}
     day = _day(call.query.day, now.utc_us, where)
     start_us, end_us = _midnight_us(day, where), _midnight_us(day + timedelta(days=1), where)
 
@@ -39,12 +44,36 @@ async def read(call: Call[LedgerQuery, None]) -> Answer:
         known = ledger.anchors(conn)
         span = (ledger.at(known, start_us), ledger.at(known, end_us))
         chosen = ledger.known_sources(conn) if call.query.source is None else [call.query.source]
-        found = [(sources.get(conn, source_id), ledger.account(conn, source_id, *span, now)) for source_id in chosen]
-        return [shapes.ledger_account(row, spans, known) for row, spans in found if spans]
+        present_us = ledger.now_us(conn, now)
+        told = []
+        for source_id in chosen:
+            spans = ledger.account(conn, source_id, *span, now)
+            if spans and source_id in lines:
+                spans = _connected(spans, present_us - now.boot_us + lines[source_id], present_us)
+            if spans:
+                told.append(shapes.ledger_account(sources.get(conn, source_id), spans, known))
+        return told
 
     items = await call.read(account)
     told = wire.LedgerDay(day.isoformat(), where.key, times.iso(start_us), times.iso(end_us), items)
     return Answer(told, tuple(item.source_id for item in items), len(items))
+
+
+def moment(clock: Clock) -> Moment:
+    """Read the clock for the ledger."""
+    return Moment(clock.boot_id(), clock.boot_us(), clock.utc_us())
+
+
+def _connected(spans: list[Span], since_us: int, now_us: int) -> list[Span]:
+    """Tell of a client that is connected where it was silent; that is written down when it leaves."""
+    line = Span(since_us, now_us, LedgerState.DEVICE_SILENT).part(spans[0].start_us, spans[-1].end_us)
+    if not line.length_us:
+        return spans
+    found = ledger.laid(spans, line)
+    last = found[-1]
+    if last.state is LedgerState.DEVICE_SILENT and last.end_us == now_us and last.length_us < UNDECIDED_US:
+        found[-1] = Span(last.start_us, last.end_us, LedgerState.UNKNOWN)
+    return found
 
 
 def _day(text: str | None, now_us: int, where: ZoneInfo) -> date:

@@ -20,11 +20,12 @@ from msgspec import Meta
 from omi_edge.domain import Severity
 from omi_edge.errors import BadInput
 from omi_edge.events import Event, Subscription
-from omi_edge.store import clients, conversations, notices, senders
+from omi_edge.store import clients, conversations, ledger, notices, senders
 from omi_edge.store.connection import Connection
 from omi_edge.web import wire
 from omi_edge.web.dialects import Dialect, FriendLite, Heard, Listen
 from omi_edge.web.doors import CLOSE_GOING, CLOSE_REVOKED, Visit
+from omi_edge.web.ledger import moment
 from omi_edge.web.middleware import STOPPING
 from omi_edge.web.route import Answer, Call, NoQuery, Route, Socket
 
@@ -109,12 +110,11 @@ async def listen(call: Call[ListenQuery, None]) -> Socket:
 
 async def active(call: Call[NoQuery, None]) -> Answer:
     """Tell who sends audio over sockets now."""
-    visits = call.controls.doors.visits
+    named = call.controls.doors.named()
     opened = {row.source_id: row for row in await call.read(conversations.open_ones)}
     found: dict[str, wire.ActiveClient] = {}
-    for visit in visits:
+    for name, visit in named.items():
         row = opened.get(visit.source_id)
-        name = visit.client if visit.client not in found else f"{visit.client} {visit.source_id}"
         found[name] = wire.ActiveClient(
             connected=True,
             client_id=name,
@@ -133,7 +133,7 @@ async def active(call: Call[NoQuery, None]) -> Answer:
             seconds=visit.sound.heard_us / 1e6,
             events_dropped=visit.dropped,
         )
-    return Answer(wire.ActiveClients(len(found), found), tuple(visit.source_id for visit in visits), len(found))
+    return Answer(wire.ActiveClients(len(found), found), tuple(visit.source_id for visit in named.values()), len(found))
 
 
 def _friend(query: FriendQuery) -> str:
@@ -154,6 +154,8 @@ async def _door(
         found = senders.admit(
             conn, client_id=caller.client_id or "", device=device, name=device or owner, now_us=now_us
         )
+        now = moment(controls.clock)
+        ledger.begin(conn, found.source.id, now.boot_us + ledger.tick(conn, now))
         notice = None
         if found.is_new:
             notice = notices.raise_notice(
@@ -172,18 +174,22 @@ async def _door(
     label = f"{owner}-{device}" if device else owner
     stopping = call.request.app[STOPPING]
 
-    async def talk(socket: web.WebSocketResponse) -> tuple[int, str]:
+    async def converse(socket: web.WebSocketResponse) -> tuple[int, str]:
         doors = controls.doors
         kept = doors.kept(found.source.id, controls.bus.last_number, round(controls.config.conversation.silence * 1e6))
         sound = controls.open_socket(found.source.id, takes.encoding, takes.rate)
-        visit = Visit(label, door, found.source.id, found.source.name, sound, controls.clock.utc_us(), kept)
+        clock = controls.clock
+        visit = Visit(
+            label, door, found.source.id, found.source.name, sound, clock.utc_us(), kept, since_boot_us=clock.boot_us()
+        )
         await doors.enter(visit)
         log.info("a socket is open", extra={"door": door, "source": visit.source_id})
+        talk = _Talk(socket, call, visit, speaks(visit))
         try:
-            return await _Talk(socket, call, visit, speaks(visit)).run(stopping)
+            return await talk.run(stopping)
         finally:
             try:
-                await visit.sound.close()
+                await visit.sound.close(talk.alive_us)
             finally:
                 doors.leave(visit)
             log.info(
@@ -191,7 +197,7 @@ async def _door(
                 extra={"source": visit.source_id, "frames": visit.sound.frames, "bad": visit.sound.bad},
             )
 
-    return Socket(talk, takes.message_limit, answer.ids)
+    return Socket(converse, takes.message_limit, answer.ids)
 
 
 class _Talk:
@@ -205,7 +211,8 @@ class _Talk:
         self._visit = visit
         self._dialect = dialect
         self._client_id = call.caller.client_id
-        self._alive_us = self._clock.boot_us()
+        self.alive_us = self._clock.boot_us()
+        """Boot time of the client's last sign of life."""
         self._taking = False
         self._writing = asyncio.Lock()
 
@@ -245,7 +252,7 @@ class _Talk:
         visit = self._visit
         while True:
             message = await self._socket.receive()
-            self._alive_us = self._clock.boot_us()
+            self.alive_us = self._clock.boot_us()
             if message.type is aiohttp.WSMsgType.BINARY:
                 if len(message.data) <= self._dialect.keep_alive_bytes:
                     continue
@@ -253,7 +260,7 @@ class _Talk:
                 self._taking = True
                 await visit.sound.take(message.data)
                 self._taking = False
-                self._alive_us = self._clock.boot_us()
+                self.alive_us = self._clock.boot_us()
             elif message.type is aiohttp.WSMsgType.TEXT:
                 await self._obey(message.data)
             elif message.type is aiohttp.WSMsgType.PING:
@@ -298,7 +305,7 @@ class _Talk:
             await self._clock.sleep(BEAT_SECONDS)
             if not await self._may_listen():
                 return CLOSE_REVOKED
-            if not self._taking and self._clock.boot_us() - self._alive_us > SILENT_SECONDS * 1e6:
+            if not self._taking and self._clock.boot_us() - self.alive_us > SILENT_SECONDS * 1e6:
                 self._cut()
                 return 1006, ""
             async with self._writing, self._clock.time_limit(WRITE_SECONDS):

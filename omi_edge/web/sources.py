@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from omi_edge.store import senders, sources
+import msgspec
+
+from omi_edge.store import ledger, merging, senders, sources
 from omi_edge.store.connection import Connection
 from omi_edge.web import shapes, wire
 from omi_edge.web.doors import CLOSE_MERGED, CLOSE_REFUSED
+from omi_edge.web.ledger import moment
 from omi_edge.web.route import Answer, Call, NoQuery, Route
 
 
@@ -31,10 +34,11 @@ async def rename(call: Call[NoQuery, wire.SourceChange]) -> Answer:
 
 async def refuse(call: Call[NoQuery, None]) -> Answer:
     """Take nothing more from a source's clients, and end their socket."""
-    now_us = call.controls.clock.utc_us()
+    now = moment(call.controls.clock)
 
     def act(conn: Connection) -> Answer:
-        senders.refuse(conn, call.id, now_us)
+        senders.refuse(conn, call.id, now.utc_us)
+        ledger.end(conn, call.id, now.boot_us + ledger.tick(conn, now))
         return Answer(shapes.source_item(sources.get(conn, call.id)), (call.id,))
 
     answer = await call.change(act)
@@ -53,15 +57,23 @@ async def allow(call: Call[NoQuery, None]) -> Answer:
 
 
 async def merge(call: Call[NoQuery, wire.SourceMerge]) -> Answer:
-    """Let a source's clients send to another source from now on; what it holds stays where it is."""
-    into = call.body.into
+    """Make two sources one: clients send to the other from now on, and what is there moves where that can be."""
+    into, now = call.body.into, moment(call.controls.clock)
 
     def act(conn: Connection) -> Answer:
         senders.redirect(conn, call.id, into)
-        return Answer(shapes.source_item(sources.get(conn, into)), (call.id, into))
+        ledger.end(conn, call.id, now.boot_us + ledger.tick(conn, now))
+        return Answer(ids=(call.id, into))
 
     answer = await call.change(act)
-    call.controls.doors.end(call.id, CLOSE_MERGED)
+    await call.controls.doors.ended(call.id, CLOSE_MERGED)
+
+    def move(conn: Connection) -> wire.SourceMerged:
+        why = merging.move(conn, call.id, into, now.utc_us)
+        item = shapes.source_item(sources.get(conn, into))
+        return wire.SourceMerged(**msgspec.structs.asdict(item), moved=not why, stays=why)
+
+    answer.body = await call.controls.db.write(move)
     return answer
 
 
@@ -102,10 +114,10 @@ ROUTES = (
     Route(
         method="POST",
         path="/v1/sources/{id}/merge",
-        summary="Let the clients of a source send to another from now on; what it holds stays",
+        summary="Make two sources one: what the first holds and gets from now on goes into the other",
         act="source.merge",
         handler=merge,
         body=wire.SourceMerge,
-        returns=wire.SourceItem,
+        returns=wire.SourceMerged,
     ),
 )

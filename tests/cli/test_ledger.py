@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +45,14 @@ def day(text: str = "2026-03-03") -> wire.LedgerDay:
 ])  # fmt: skip
 def test_a_day_in_one_sentence(sums: tuple[tuple[str, float, int], ...], said: str) -> None:
     assert cli_ledger.sentence(day(), account(*sums)) == said
+
+
+def test_a_client_has_no_microphone_that_sleeps() -> None:
+    item = account(("speech", 60, 1), ("device_silent", 120, 1), ("disconnected", 30, 1))
+    assert "2 min with the microphone asleep" in cli_ledger.sentence(day(), item)
+    client = msgspec.structs.replace(item, kind="socket")
+    said = "Tuesday: 1 min heard, nothing lost, 2 min connected with nothing sent, 30 s disconnected."
+    assert cli_ledger.sentence(day(), client) == said
 
 
 @given(st.floats(0, 400_000))

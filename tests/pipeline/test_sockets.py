@@ -39,6 +39,11 @@ class Taken:
         self.codec = Codec.PCM16
         self.notifications: list[Notification] = []
         self.opened = self.connections = self.finished = 0
+        self.ledger = self
+        self.visits: list[tuple[str, int, int]] = []
+
+    async def visited(self, source_id: str, start_boot_us: int, end_boot_us: int) -> None:
+        self.visits.append((source_id, start_boot_us, end_boot_us))
 
     async def open_socket(self, source_id: str, codec: Codec, witness: object) -> Taken:
         self.source_id, self.codec = source_id, codec
@@ -158,7 +163,7 @@ async def test_a_new_connection_counts_on_and_is_never_before_the_last(clock: Dr
         sound = sockets.open("src_1", "opus", 16_000)
         for _ in range(100):
             await sound.take(PACKET)
-        await sound.close()
+        await sound.close(clock.boot_us())
         assert (taken.connections, taken.finished) == (connection + 1, connection + 1)
     assert [int.from_bytes(n.data[:2], "little") for n in taken.notifications] == list(range(200))
     assert set(np.diff(taken.at_us).tolist()) == {20_000}

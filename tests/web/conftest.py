@@ -24,6 +24,8 @@ from omi_edge.domain import (
     ConversationState,
     DeviceState,
     Evidence,
+    FetchProgress,
+    FetchState,
     LinkState,
     Memory,
     Outcome,
@@ -48,6 +50,7 @@ from omi_edge.store import (
     devices,
     memories,
     notices,
+    offline,
     search,
     segments,
     sources,
@@ -58,6 +61,7 @@ from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.devices import DeviceRow
+from omi_edge.store.offline import RunRow
 from omi_edge.store.search import Document
 from omi_edge.store.vectors import VectorIndex
 from omi_edge.store.withheld import WithheldRow
@@ -87,6 +91,7 @@ class FakeSound:
         self.taken: list[bytes] = []
         self.pauses = 0
         self.closed = False
+        self.speaking_since_us: int | None = None
         self.got = asyncio.Event()
 
     async def take(self, data: bytes) -> None:
@@ -98,7 +103,7 @@ class FakeSound:
         self.pauses += 1
         self.got.set()
 
-    async def close(self) -> None:
+    async def close(self, alive_us: int) -> None:
         self.closed = True
 
 
@@ -127,6 +132,8 @@ class FakeControls:
         self.coming, self.ended = asyncio.Event(), asyncio.Event()
         """An import's body comes, and has ended in whatever way."""
         self.states: dict[str, DeviceState] = {}
+        self.fetching: dict[str, FetchProgress] = {}
+        """How the fetching of stored audio stands, by address."""
         self.in_sight: list[Sighting] = []
         self.asked: list[tuple[object, ...]] = []
         """What the API asked of pendants."""
@@ -246,6 +253,18 @@ class FakeControls:
 
     async def device_storage(self, address: str) -> wire.DeviceStorage:
         return wire.DeviceStorage("ring", 1000, 2000, 3, True)
+
+    def offline_progress(self, address: str) -> FetchProgress:
+        return self.fetching.get(address, FetchProgress(FetchState.AWAY, START_US))
+
+    async def fetch_offline(self, address: str) -> None:
+        if address in self.states and self.states[address].state is not LinkState.CONNECTED:
+            raise LinkLost("the pendant is not connected. Bring it near.")
+        self.asked.append(("fetch", address))
+
+    async def decide_offline(self, run_id: str, wanted: bool) -> RunRow:
+        self.asked.append(("decide", run_id, wanted))
+        return await self.db.write(lambda conn: offline.decide(conn, run_id, wanted=wanted))
 
     async def withhold(self, kind: Withholding, seconds: float | None, by: str) -> WithheldRow:
         now_us = self.clock.utc_us()

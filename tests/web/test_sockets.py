@@ -19,13 +19,14 @@ from omi_edge.capture.replay import Recording
 from omi_edge.clock import SystemClock
 from omi_edge.config import Config, ListenConfig, MemoryConfig, WebConfig
 from omi_edge.daemon import Daemon
-from omi_edge.domain import Codec, Withholding
+from omi_edge.domain import Codec, ConversationState, Withholding
 from omi_edge.opus import Encoder
-from omi_edge.store import audit, clients, sources
+from omi_edge.store import audio, audit, clients, conversations, sources
+from omi_edge.store.connection import Connection
 from omi_edge.web import doors, sockets, wire
 from tests.helpers import PASSPHRASE, START_US
 from tests.scripted import register
-from tests.web.conftest import Site
+from tests.web.conftest import Site, stored
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "short.ogg"
 PATIENCE_SECONDS = 40.0
@@ -535,9 +536,68 @@ async def test_a_client_that_changed_its_name_goes_on_in_its_old_source(here: Pl
     assert (await source_act(here, "POST", f"{ids[1]}/merge", {"into": ids[1]}))[0] == 400
     assert (await source_act(here, "POST", f"{ids[1]}/merge", {"into": "src_none"}))[0] == 404
     status, told = await source_act(here, "POST", f"{ids[1]}/merge", {"into": ids[0]})
-    assert (status, told["id"]) == (200, ids[0])
+    assert (status, told["id"], told["moved"], told["stays"]) == (200, ids[0], True, "")
+    assert [account.seconds > 0 for account in (await accounts(here)).values()] == [True]
     async with here.open(path_of("/ws", "new")) as ws:
         assert (await message(ws, lambda told: told["type"] == "ready"))["source_id"] == ids[0]
+
+
+async def test_a_merge_ends_the_socket_and_is_told_what_it_sent(here: Place, frames: list[bytes], spoken: Any) -> None:
+    async with here.open(path_of("/ws", "old")) as ws:
+        kept = (await message(ws, lambda told: told["type"] == "ready"))["source_id"]
+    async with here.open(path_of("/ws", "new")) as ws:
+        gone = (await message(ws, lambda told: told["type"] == "ready"))["source_id"]
+        await send(ws, "/ws", frames, spoken)
+        await message(ws, is_final)
+        status, told = await source_act(here, "POST", f"{gone}/merge", {"into": kept})
+        assert (status, told["moved"]) == (200, False)  # its conversation goes on
+        assert here.daemon.doors.visits == []  # what it sent is handed over
+        await _closed(ws)
+        assert ws.close_code == 4409
+    found = await accounts(here)
+    assert "speech" in states(found[gone])
+    await SystemClock().sleep(0.2)
+    assert (await accounts(here))[gone].seconds == found[gone].seconds
+    assert (await accounts(here))[kept].seconds > found[kept].seconds
+
+
+async def test_what_a_merged_source_holds_is_found_under_the_other(site: Site, packets: list[bytes]) -> None:
+    ids = []
+    for name in ("old", "new"):
+        async with site.tcp.ws_connect(f"/ws?device_name={name}", headers=site.bearer) as ws:
+            ids.append(json.loads((await ws.receive()).data)["source_id"])
+
+    def fill(conn: Connection) -> None:
+        for chunk in stored(packets)[:2]:
+            audio.put(conn, msgspec.structs.replace(chunk, source_id=ids[1]))
+        conversations.create(
+            conn, id="con_m", source_id=ids[1], started_us=START_US, ended_us=START_US + 4_000_000, now_us=START_US
+        )
+
+    await site.controls.opened.write(fill)
+
+    async def merge() -> Any:
+        body = {"into": ids[0]}
+        async with site.tcp.post(f"/v1/sources/{ids[1]}/merge", json=body, headers=site.bearer) as response:
+            assert response.status == 200
+            return await response.json()
+
+    async def played() -> bytes:
+        async with site.tcp.get("/v1/conversations/con_m/audio?format=wav", headers=site.bearer) as response:
+            assert response.status == 200
+            return await response.read()
+
+    before = await played()
+    told = await merge()
+    assert (told["id"], told["moved"], told["audio_bytes"]) == (ids[0], False, 0)  # the conversation is still open
+    assert "not complete" in told["stays"]
+    await site.controls.opened.write(lambda conn: conversations.set_state(conn, "con_m", ConversationState.COMPLETED))
+    told = await merge()
+    assert (told["moved"], told["stays"], told["audio_bytes"]) == (True, "", sum(map(len, packets[:200])))
+    async with site.tcp.get(f"/v1/conversations?source={ids[0]}", headers=site.bearer) as response:
+        assert [item["id"] for item in (await response.json())["items"]] == ["con_m"]
+    assert await played() == before
+    assert [row[1:] for row in await site.rows() if row[1] == "source.merge"] == [("source.merge", "ok")] * 2
 
 
 async def test_only_sources_of_sockets_are_refused_or_merged(here: Place) -> None:
@@ -551,3 +611,56 @@ async def test_only_sources_of_sockets_are_refused_or_merged(here: Place) -> Non
     assert (await source_act(here, "POST", f"{row.id}/refuse"))[0] == 400
     assert (await source_act(here, "POST", f"{row.id}/merge", {"into": source_id}))[0] == 400
     assert (await source_act(here, "POST", f"{source_id}/merge", {"into": row.id}))[0] == 400
+
+
+async def accounts(here: Place) -> dict[str, wire.LedgerAccount]:
+    """By source what the ledger says of today."""
+    async with here.session.get("/v1/ledger", headers=here.bearer) as response:
+        assert response.status == 200
+        day = msgspec.json.decode(await response.read(), type=wire.LedgerDay)
+    return {item.source_id: item for item in day.items}
+
+
+def states(account: wire.LedgerAccount) -> set[str]:
+    return {row.state for row in account.sums}
+
+
+async def test_the_ledger_tells_of_who_is_connected_and_who_left(site: Site) -> None:
+    clock = site.controls.clock
+
+    async def account() -> wire.LedgerAccount:
+        async with site.tcp.get("/v1/ledger", headers=site.bearer) as response:
+            (item,) = msgspec.json.decode(await response.read(), type=wire.LedgerDay).items
+        return item
+
+    async with site.tcp.ws_connect("/ws?device_name=phone", headers=site.bearer) as ws:
+        await ws.receive()
+        await clock.advance(4.0)
+        assert [(row.state, row.seconds) for row in (await account()).sums] == [("unknown", 4)]  # not decided yet
+        await clock.advance(16.0)
+        assert [(row.state, row.seconds) for row in (await account()).sums] == [("device_silent", 20)]
+    while site.controls.doors.visits:
+        await clock.advance(0.0)
+    await clock.advance(30.0)
+    assert (await account()).seconds == 50
+    assert states(await account()) == {"disconnected"}  # what is connected here brings no account of its own
+
+
+async def test_every_second_of_a_client_has_a_state(here: Place, frames: list[bytes], spoken: Any) -> None:
+    async with here.open(path_of("/ws", "phone")) as ws:
+        source_id = (await message(ws, lambda told: told["type"] == "ready"))["source_id"]
+        await send(ws, "/ws", frames, spoken)
+        await message(ws, is_final)
+        found = (await accounts(here))[source_id]
+        assert "disconnected" not in states(found)
+    assert (await source_act(here, "POST", f"{source_id}/refuse"))[0] == 200
+
+    async def gone() -> bool:
+        return not here.daemon.doors.visits
+
+    await here.until(gone, "its end")
+    found = (await accounts(here))[source_id]
+    assert sum(row.seconds for row in found.sums) == pytest.approx(found.seconds, abs=0.01)
+    assert "speech" in states(found)
+    await SystemClock().sleep(0.2)
+    assert (await accounts(here))[source_id].seconds == found.seconds  # nothing is accounted for after it was refused
