@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -43,6 +44,8 @@ class AudioConfig(Section, frozen=True):
 
     keep_silence: Annotated[float, Meta(ge=0)] = 0.0
     chunk: Annotated[float, Meta(ge=0.2, le=2.0)] = 2.0
+    crop_padding: Annotated[float, Meta(ge=0, le=2)] = 0.1
+    crop_minimum: Annotated[float, Meta(ge=0, le=30)] = 1.0
 
 
 Act = Annotated[str, Meta(pattern="^(nothing|bookmark|mute|conversation|off_record)$")]
@@ -61,6 +64,12 @@ class DeviceConfig(Section, frozen=True):
     battery_low: Annotated[int, Meta(ge=1, le=99)] = 20
     battery_critical: Annotated[int, Meta(ge=1, le=99)] = 8
     off_record: Annotated[float, Meta(ge=10, le=86_400)] = 1800.0
+
+
+class MicrophoneConfig(Section, frozen=True):
+    """[microphone]"""
+
+    device: str = ""
 
 
 class ListenConfig(Section, frozen=True):
@@ -102,6 +111,16 @@ class EngineConfig(Section, frozen=True):
     threads: Annotated[int, Meta(ge=1, le=64)] = 2
 
 
+class ModelsConfig(Section, frozen=True):
+    """[models]"""
+
+    folder: str = ""
+    endpoint: str = "https://huggingface.co"
+    proxy: str = ""
+    ca_file: str = ""
+    token_file: str = ""
+
+
 class WebConfig(Section, frozen=True):
     """[web]"""
 
@@ -121,12 +140,14 @@ class Config(Section, frozen=True):
 
     vault: VaultConfig = VaultConfig()
     device: DeviceConfig = DeviceConfig()
+    microphone: MicrophoneConfig = MicrophoneConfig()
     audio: AudioConfig = AudioConfig()
     listen: ListenConfig = ListenConfig()
     conversation: ConversationConfig = ConversationConfig()
     memory: MemoryConfig = MemoryConfig()
     wearer: WearerConfig = WearerConfig()
     engine: EngineConfig = EngineConfig()
+    models: ModelsConfig = ModelsConfig()
     web: WebConfig = WebConfig()
     log: LogConfig = LogConfig()
 
@@ -162,6 +183,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
             'device.require_encryption = "require" cannot be kept on macOS: the system does not tell a program whether '
             'a link is encrypted. Use "prefer".'
         )
+    _check_models(config.models)
     zone(config)
     loopback(config.web.host)
     return config
@@ -186,6 +208,21 @@ def loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if address is None or not address.is_loopback:
         raise ConfigError("web.host must be an address of this machine alone, 127.0.0.1 or ::1.")
     return address
+
+
+def _check_models(models: ModelsConfig) -> None:
+    for key, text, schemes in (("endpoint", models.endpoint, ("https",)), ("proxy", models.proxy, ("http", "https"))):
+        if not text and key == "proxy":
+            continue
+        try:
+            parts = urlsplit(text)
+            whole = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole or parts.query or parts.fragment:
+            raise ConfigError(f"models.{key} must be an address like {schemes[0]}://host or {schemes[0]}://host:port.")
+        if parts.username or parts.password:
+            raise ConfigError(f"models.{key} must not hold a name or password: secrets never stand in the settings.")
 
 
 def known_keys() -> dict[str, Any]:

@@ -20,14 +20,16 @@ import numpy.typing as npt
 
 from omi_edge import health, observe
 from omi_edge.capture.link import Radio
+from omi_edge.capture.microphone import Microphone
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config, zone
-from omi_edge.domain import Codec, DeviceState, Sighting, Withholding
+from omi_edge.domain import Codec, DeviceState, FetchProgress, Sighting, Withholding
 from omi_edge.errors import BadInput, NotReady, OmiEdgeError
 from omi_edge.events import Bus
 from omi_edge.paths import socket_path
 from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
+from omi_edge.pipeline.microphone import MicrophoneSource, MicrophoneState
 from omi_edge.pipeline.sockets import Sockets, SocketSound, check_sound
 from omi_edge.pipeline.spine import Spine
 from omi_edge.pipeline.withhold import Withhold
@@ -37,6 +39,7 @@ from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.devices import DeviceRow
 from omi_edge.store.lock import FolderLock
+from omi_edge.store.offline import RunRow
 from omi_edge.store.vectors import VectorIndex
 from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import app as web_app
@@ -83,6 +86,7 @@ class Daemon:
         self._devices: Devices | None = None
         self._withhold: Withhold | None = None
         self._sockets: Sockets | None = None
+        self._microphone: MicrophoneSource | None = None
         self.doors = Doors(clock)
         """Tickets, and the clients that send audio over sockets now."""
         self._opened = contextlib.AsyncExitStack()
@@ -127,6 +131,11 @@ class Daemon:
     def wearables(self) -> Devices | None:
         """The pendants once they are looked for."""
         return self._devices
+
+    @property
+    def microphone(self) -> MicrophoneState | None:
+        """How the microphone of this machine stands, when it is listened to."""
+        return self._microphone.state if self._microphone is not None else None
 
     @property
     def withheld(self) -> WithheldRow | None:
@@ -289,6 +298,18 @@ class Daemon:
             found.protocol.value, found.used_bytes, found.free_bytes, found.items, found.clock_valid
         )
 
+    def offline_progress(self, address: str) -> FetchProgress:
+        """Say how the fetching of what a pendant stored stands."""
+        return self.devices.fetching(address)
+
+    async def fetch_offline(self, address: str) -> None:
+        """Look again for what a connected pendant stored."""
+        await self.devices.fetch_again(address)
+
+    async def decide_offline(self, run_id: str, wanted: bool) -> RunRow:
+        """Have a held recording heard, or let go of it undecoded."""
+        return await self.spine.recovery.decide(run_id, wanted=wanted)
+
     async def withhold(self, kind: Withholding, seconds: float | None, by: str) -> WithheldRow:
         """Record nothing from now on."""
         return await self._the_withhold().begin(kind, seconds, by)
@@ -401,6 +422,13 @@ class Daemon:
         )  # fmt: skip
         self._opened.push_async_callback(self._devices.stop)
         await self._devices.start()
+        if self._listen and self._config.microphone.device:
+            microphone = Microphone(self._config.microphone.device, self._clock)
+            self._microphone = MicrophoneSource(
+                microphone, db=self._db, clock=self._clock, bus=self._bus, spine=self._spine
+            )
+            self._opened.push_async_callback(self._microphone.stop)
+            self._microphone.start()
         self._sockets = Sockets(self._spine, self._clock)
         self._opened.push_async_callback(self.doors.close)
 

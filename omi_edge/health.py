@@ -8,17 +8,18 @@ from typing import Any, Protocol
 from omi_edge import __version__
 from omi_edge.clock import Clock
 from omi_edge.config import Config
-from omi_edge.domain import LinkState, Notice
+from omi_edge.domain import FetchState, LinkState, Notice
 from omi_edge.errors import OmiEdgeError
 from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
+from omi_edge.pipeline.microphone import MicrophoneState
 from omi_edge.pipeline.spine import Spine
 from omi_edge.sandbox import network_refused
 from omi_edge.store import audio, devices, jobs, notices, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.withheld import WithheldRow
-from omi_edge.web import shapes, wire
+from omi_edge.web import offline, offlinewire, shapes, wire
 
 
 class Vitals(Protocol):
@@ -57,6 +58,10 @@ class Vitals(Protocol):
         """The pendants once they are looked for."""
 
     @property
+    def microphone(self) -> MicrophoneState | None:
+        """The microphone of this machine, when it is listened to."""
+
+    @property
     def withheld(self) -> WithheldRow | None:
         """What the owner withholds now."""
 
@@ -87,6 +92,7 @@ async def health_of(vitals: Vitals, watch: Watch) -> wire.Health:
     """Check each part and sum them up in one word."""
     now_us = vitals.clock.utc_us()
     parts = [await _vault(vitals, watch, now_us), *_pipeline(vitals, watch, now_us)]
+    parts += await _stored_audio(vitals, watch, now_us)
     for what, fraction in vitals.progress.items():
         parts.append(watch.part(what, "busy", now_us, advice=f"{fraction:.0%} done; please wait."))
     broken = [part for part in parts if part.state == "failed"]
@@ -140,6 +146,8 @@ async def status_of(vitals: Vitals) -> wire.Status:
         web=vitals.address,
         devices=known,
         recording=shapes.recording(vitals.withheld),
+        microphone=_microphone(vitals.microphone),
+        offline=await _stored(vitals),
         **found,
     )
 
@@ -194,8 +202,45 @@ def _pipeline(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
         slow = tier.name in spine.slow_tiers
         advice = "Text comes late, none is lost. Choose a smaller model or a faster machine." if slow else ""
         parts.append(watch.part(tier.name, "degraded" if slow else "ok", now_us, advice=advice))
+    if vitals.microphone is not None:
+        parts.append(_hearing(vitals.microphone, watch, now_us))
     parts.append(watch.part("web", "ok" if vitals.address else "off", now_us))
     return parts
+
+
+def _hearing(state: MicrophoneState, watch: Watch, now_us: int) -> wire.Part:
+    words = {"listening": "ok", "waiting": "degraded", "failed": "failed"}
+    return watch.part("microphone", words[state.state], now_us, advice=state.message)
+
+
+async def _stored(vitals: Vitals) -> list[offlinewire.OfflineState]:
+    """Return how it stands with the stored audio of each pendant of which there is any to speak of."""
+    pendants, database = vitals.wearables, vitals.vault
+    if pendants is None or database is None:
+        return []
+
+    def read(conn: Connection) -> list[offlinewire.OfflineState]:
+        addresses = {row.device_id for row in sources.list_all(conn) if row.kind == "pendant" and row.device_id}
+        return [offline.state_of(conn, address, pendants.fetching(address), 0) for address in sorted(addresses)]
+
+    busy = (FetchState.FETCHING.value, FetchState.WAITING.value)
+    return [one for one in await database.read(read) if one.state in busy or one.waiting_bytes]
+
+
+async def _stored_audio(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
+    try:
+        found = await _stored(vitals)
+    except OmiEdgeError:  # the part "vault" tells
+        return []
+    if not found:
+        return [watch.part("stored audio", "ok", now_us)] if vitals.wearables is not None else []
+    waits = next((one.message for one in found if one.state == FetchState.WAITING.value), None)
+    if waits is not None:
+        return [watch.part("stored audio", "degraded", now_us, advice=waits)]
+    held = sum(one.held for one in found)
+    busy = any(one.state == FetchState.FETCHING.value or one.waiting_seconds for one in found)
+    advice = f"{held} held until you say whether to keep them: `omi-edge devices held`." if held else ""
+    return [watch.part("stored audio", "busy" if busy else "ok", now_us, advice=advice)]
 
 
 def _capture(vitals: Vitals, watch: Watch, now_us: int) -> wire.Part:
@@ -215,6 +260,13 @@ def _capture(vitals: Vitals, watch: Watch, now_us: int) -> wire.Part:
     heard = any(state.state is LinkState.CONNECTED for state in states)
     return watch.part("capture", "ok" if heard else "degraded", now_us, critical=True,
                       advice="" if heard else "No pendant is connected: away, off, or held by a phone.")  # fmt: skip
+
+
+def _microphone(state: MicrophoneState | None) -> wire.MicrophoneItem | None:
+    if state is None:
+        return None
+    lost = round(state.lost_us / 1e6, 3)
+    return wire.MicrophoneItem(state.state, iso(state.since_us), state.name, state.level_db, lost, state.message)
 
 
 def _source(row: sources.SourceRow) -> dict[str, Any]:

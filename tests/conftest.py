@@ -7,12 +7,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from omi_edge.clock import DrivenClock
 from omi_edge.store import keys
 from omi_edge.store.database import Database
 from tests.helpers import PASSPHRASE, START_US
+
+hypothesis.settings.register_profile("omi-edge", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("omi-edge")
 
 LONGEST = ("tests/test_main_job.py", "tests/cli/test_flows.py", "tests/test_ledger_day.py")
 """What takes minutes in one process: begun first, so that no other worker waits for it at the end."""

@@ -13,7 +13,7 @@ from omi_edge.capture.blocks import unpack
 from omi_edge.clock import DrivenClock
 from omi_edge.config import AudioConfig
 from omi_edge.daemon import Daemon
-from omi_edge.domain import AudioChunk, LedgerState, Withholding
+from omi_edge.domain import AudioChunk, FetchState, LedgerState, Withholding
 from omi_edge.errors import DiskFull
 from omi_edge.opus import Decoder, Samples
 from omi_edge.pipeline import recovery
@@ -24,8 +24,9 @@ from omi_edge.store.offline import RunRow, RunState
 from omi_edge.virtual.faults import Faults
 from omi_edge.virtual.holdings import StoredFate
 from omi_edge.virtual.pendant import Pendant
+from tests.helpers import drive
 from tests.scripted import register
-from tests.test_devices import BASE, World, gaps_of
+from tests.test_devices import BASE, World, gaps_of, notices_of
 from tests.test_ledger_day import book
 
 EVER_US = 1 << 62
@@ -263,3 +264,134 @@ async def test_hearing_goes_on_where_it_was_when_the_daemon_comes_back(
     stored = frames_between(pendant, 0, EVER_US)
     assert [run.state for run in runs] == [RunState.HEARD] * len(runs)
     assert [packet for packet in packets if packet in set(stored)] == stored
+
+
+@pytest.mark.parametrize("profile", ["devkit2-2.0.10", "cv1-3.0.15", "cv1-custody"])
+async def test_two_absences_that_are_fetched_together_lie_where_they_were(world: World, profile: str) -> None:
+    """The first connection fetches a part; the rest comes with what was stored after it."""
+    pendant = world.pendant(profile, faults=Faults(storage_speed=2, unset_clock=False), mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 20)
+        pendant.go_away(60)
+        await world.hear(pendant, 75)
+        pendant.go_away(50)
+        await world.hear(pendant, 230)
+        await world.clock.advance(5)
+        found = await book(daemon, pendant)
+        runs = await runs_of(daemon, pendant)
+        packets = [packet for chunk in await chunks_of(daemon, pendant) for packet in chunk.packets]
+    stored = [t for t in pendant.storage.record if t.fate in (StoredFate.FREED, StoredFate.SELF_FREED)]
+    assert len(stored) == 2
+    assert {run.state for run in runs} == {RunState.HEARD}
+    for true in stored:
+        seconds = (true.end_us - true.start_us) / 1e6
+        assert found.inside(true.start_us, true.end_us, LedgerState.RECOVERED) == pytest.approx(seconds, abs=2.5)
+    frames = frames_between(pendant, 0, EVER_US)
+    assert sorted(packet for packet in packets if packet in set(frames)) == sorted(frames)
+
+
+async def test_a_storage_that_is_nearly_full_is_told_until_it_is_fetched(world: World) -> None:
+    pendant = world.pendant(faults=Faults(ring_records=360, storage_speed=1), mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        pendant.go_away(38)
+        told = set()
+        for _ in range(50):
+            await world.hear(pendant, 1)
+            told |= set(await notices_of(daemon))
+        assert "pendant-storage-full" in told
+        await world.hear(pendant, 40)
+        assert "pendant-storage-full" not in await notices_of(daemon)
+
+
+async def test_what_the_ring_overwrote_is_told_and_accounted_for(world: World) -> None:
+    pendant = world.pendant(faults=Faults(ring_records=360, storage_speed=0), mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 10)
+        pendant.go_away(90)
+        await world.hear(pendant, 120)
+        found = await book(daemon, pendant)
+        source_id = (await runs_of(daemon, pendant))[0].source_id
+        losses = await daemon.db.read(lambda conn: offline.losses(conn, source_id))
+        told = await notices_of(daemon)
+    overwritten = [b for b in pendant.storage.blocks if b.fate is StoredFate.OVERWRITTEN]
+    seconds = sum(span[1] - span[0] for block in overwritten for span in block.spans) / 1e6
+    assert sum(loss.records for loss in losses) == len(overwritten) > 300
+    assert found.seconds(LedgerState.LOST) == pytest.approx(seconds, abs=1.0)
+    assert "stored-audio-lost" in told
+
+
+async def test_a_storage_that_cannot_be_read_is_told_and_tried_again(world: World) -> None:
+    pendant = world.pendant(faults=Faults(storage_speed=0, storage_not_ready=100), mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        pendant.go_away(20)
+        await world.hear(pendant, 90)
+        assert "stored-audio-waits" in await notices_of(daemon)
+        await world.hear(pendant, 120)
+        assert "stored-audio-waits" not in await notices_of(daemon)
+        assert {run.state for run in await runs_of(daemon, pendant)} == {RunState.HEARD}
+
+
+async def test_what_was_fetched_of_a_pendant_that_is_forgotten_is_heard_all_the_same(world: World) -> None:
+    """Half of a file came; nobody will free it there, nor fetch the rest."""
+    pendant = world.pendant("cv1-3.0.15", faults=Faults(storage_speed=1))
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 10)
+        pendant.go_away(60)
+        await world.hear(pendant, 75)
+        source_id = (await chunks_of(daemon, pendant))[0].source_id
+        assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, source_id)) > 40_000
+        await drive(world.clock, daemon.forget_device(pendant.address))
+        await world.clock.advance(30)
+        assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, source_id)) == 0
+        (run,) = await runs_of(daemon, pendant)
+        assert run.state is RunState.HEARD
+
+
+async def test_a_run_that_grows_after_it_was_heard_goes_on_with_its_next_frame(world: World) -> None:
+    """A file that is being recorded is read in parts, and the record in which hearing ended is gone by then."""
+    pendant = world.pendant("cv1-3.0.18", faults=FAST, mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        cut_after_each(pendant, 40, times=3)
+        pendant.go_away(40)
+        await world.hear(pendant, 60)
+        await world.hear(pendant, 20)
+        packets = [packet for chunk in await chunks_of(daemon, pendant) for packet in chunk.packets]
+    stored = frames_between(pendant, 0, EVER_US)
+    assert [packet for packet in packets if packet in set(stored)] == stored
+
+
+def cut_after_each(pendant: Pendant, count: int, *, times: int) -> None:
+    """Cut the link each time when so many notifications of stored audio were sent."""
+    sent = itertools.count(1)
+
+    def leaves() -> None:
+        if pendant.storage.sending and (number := next(sent)) % count == 0 and number <= count * times:
+            pendant.cut()
+
+    pendant.on_sent = leaves
+
+
+async def test_a_full_disk_at_the_connection_keeps_nothing_from_being_fetched_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pendant = world.pendant(faults=FAST, mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+
+        def full(*_: object, **__: object) -> None:
+            raise DiskFull("full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(offline, "begin_reading", full)
+            pendant.go_away(15)
+            await world.hear(pendant, 25)
+            assert daemon.devices.fetching(pendant.address).state is FetchState.WAITING
+        await world.clock.advance(60)
+        assert daemon.devices.fetching(pendant.address).state is FetchState.DONE
+        assert set(frames_between(pendant, 0, EVER_US)) <= await frames_there(daemon, pendant)

@@ -18,6 +18,9 @@ JUMP_US = 2 * SECOND_US
 """A stamp further ahead than this of what the frames allow is a hole: with its whole seconds that is a jump of 2 to 3 s
 (dossier §6.6). Smaller ones come of the pendant's queue, which holds 1.28 s (dossier §5.4)."""
 
+VISIT_US = 30 * SECOND_US
+"""A clock that was set at a visit and drifts is not off by more, and a pendant may take a moment to notice its end."""
+
 
 class Run(msgspec.Struct, frozen=True):
     """Consecutive frames of one store."""
@@ -90,6 +93,7 @@ def place(
     after: Run | None = None,
     stepped_at: int | None = None,
     until_us: int | None = None,
+    since_us: int | None = None,
 ) -> list[Run]:
     """Return the runs that ``records``, in their order, make up.
 
@@ -97,10 +101,11 @@ def place(
     ``last_step_back`` says of all that is to be placed, from this seq on the offset holds and before it 0; by default
     it is looked for in ``records``. ``after``: the last run of the batch before; the first one returned ``continues``
     it when nothing is missing between. ``until_us``: when the drain began; a run that ends later has no time.
+    ``since_us``: when the last visit ended at which everything was drained; one that began well before has none either.
     """
     if stepped_at is None:
         stepped_at = last_step_back((record.seq, record.stamp) for record in records)
-    builder = _Builder(frame_us, after, until_us)
+    builder = _Builder(frame_us, after, until_us, since_us)
     for record in records:
         holds = stepped_at is None or record.seq >= stepped_at
         builder.add(record, (offset_us or 0) if holds else 0)
@@ -121,9 +126,10 @@ def anchor(runs: Sequence[Run], until_us: int) -> list[Run]:
 
 
 class _Builder:
-    def __init__(self, frame_us: int, after: Run | None, until_us: int | None) -> None:
+    def __init__(self, frame_us: int, after: Run | None, until_us: int | None, since_us: int | None) -> None:
         self._frame_us = frame_us
         self._until_us = until_us
+        self._since_us = since_us
         self._after = after
         self._runs: list[Run] = []
         self._frames: list[bytes] = []
@@ -183,6 +189,9 @@ class _Builder:
         self._break()
         self._uptime = False
         start_us = mark.seconds * SECOND_US - offset_us
+        if self._until_us is not None and start_us > self._until_us >= mark.seconds * SECOND_US:
+            start_us = mark.seconds * SECOND_US  # begun before the clock fell back: it was right then
+            self._known_us = None  # files are told by the times in their names, which are not in order then
         self._bounds, self._last_us = (start_us, start_us + SECOND_US), start_us
 
     def _fits(self, record: Record, time_us: int) -> bool:
@@ -251,4 +260,5 @@ class _Builder:
     def _credible(self, origin_us: int) -> bool:
         """Whether a run can have been then: after what was stored before it, and not in the future."""
         after = self._known_us is None or origin_us >= self._known_us - JUMP_US
-        return after and (self._until_us is None or origin_us + self._elapsed_us <= self._until_us + JUMP_US)
+        before = self._since_us is None or origin_us >= self._since_us - VISIT_US
+        return after and before and (self._until_us is None or origin_us + self._elapsed_us <= self._until_us + JUMP_US)

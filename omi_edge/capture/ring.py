@@ -110,7 +110,9 @@ class _Fetch:
         self._failed = 0
         self._same = self._same or (info.ring_id is not None and info.ring_id == tally.cursor.identity)
         identity = info.ring_id if info.ring_id is not None else tally.cursor.identity
-        tally.cursor = msgspec.structs.replace(tally.cursor, identity=identity, dropped=info.dropped)
+        tally.cursor = msgspec.structs.replace(
+            tally.cursor, identity=identity, end=info.write_seq, dropped=info.dropped
+        )
         tally.left((info.write_seq - tally.cursor.position) * RECORD_BYTES)
 
     async def _count_losses(self, info: ringwire.Info) -> None:

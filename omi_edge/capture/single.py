@@ -68,6 +68,7 @@ class _Fetch:
             return False
         if cursor.store == 0 or cursor.position > status.size:
             self._tally.begin_store(None, 0)
+        self._tally.cursor = msgspec.structs.replace(self._tally.cursor, end=status.size)
         self._tally.left(status.size - self._tally.cursor.position)
         transfer = Transfer(self._tally, status.size, status.began, may_repeat=True)
         try:

@@ -29,7 +29,7 @@ class Cursor(msgspec.Struct, frozen=True):
     identity: int | None = None
     """The ring's random id, or the timestamp that is the file's name; None where there is none."""
     end: int = 0
-    """Size of the file when its reading began; 0 for a ring."""
+    """Where the store ended when it was last looked at: size of the file, or first sequence number not yet given."""
     dropped: int = 0
     """How many records the ring had overwritten, by its own count."""
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
+from omi_edge.cli.offline import came_later
 from omi_edge.cli.present import due, length, moment, plain, print_json, print_table, size
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, pass_settings, verb
@@ -168,6 +169,8 @@ async def _show(settings: Settings, conversation_id: str) -> None:
     began, heard = moment(conversation.start, zone), length(conversation.seconds)
     about = (began, heard, conversation.source.name, conversation.category or "no category yet", conversation.state)
     print(plain(", ".join(about)))
+    if conversation.offline:
+        print(came_later(conversation))
     if conversation.overview:
         print(f"\n{plain(conversation.overview)}")
     print()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
 
 import click
 from rich.console import Console
 
-from omi_edge.cli import pendants
+from omi_edge.cli import offline, pendants
+from omi_edge.cli.offline import known, path_of, plain_line, section
 from omi_edge.cli.present import plain, print_json, print_table, wants_progress
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb_group
@@ -20,10 +19,12 @@ from omi_edge.cli.timetext import rfc3339
 from omi_edge.clock import SystemClock
 from omi_edge.errors import UsageError
 from omi_edge.paths import socket_path
-from omi_edge.web import wire
+from omi_edge.web import offlinewire, wire
 from omi_edge.web.client import ApiClient
 
-WATCHED = ("device", "gap", "notice", "bookmark", "recording")
+WATCHED = ("device", "offline", "gap", "notice", "bookmark", "recording")
+ABOUT_PENDANTS = ("device", "offline")
+"""Events whose ``id`` is a pendant's."""
 HISTORY_HOURS = 24
 LAST_CONNECTIONS = 10
 _device = click.argument("device", metavar="DEVICE")
@@ -106,12 +107,8 @@ def settings_(settings: Settings, device: str, led: int | None, mic_gain: int | 
     run_verb(_change(settings, device, "/settings", wanted if wanted != wire.DeviceSettings() else None))
 
 
-@devices.command("offline", cls=Verb, examples=("omi-edge devices offline omi",))
-@_device
-@pass_settings
-def offline(settings: Settings, device: str) -> None:
-    """Ask a connected pendant what audio it stores."""
-    run_verb(_offline(settings, device))
+for _verb in offline.VERBS:
+    devices.add_command(_verb)
 
 
 @devices.command("watch", cls=Verb, examples=("omi-edge devices watch", "omi-edge devices watch omi --json"))
@@ -149,7 +146,7 @@ async def _pair(settings: Settings, new: wire.DeviceNew) -> None:
 
 async def _list(settings: Settings) -> None:
     async with api(settings) as client:
-        items = await _known(client)
+        items = await known(client)
     if settings.json:
         return print_json(wire.Page(items, None))
     rows = [pendants.list_row(item, settings.zone) for item in items]
@@ -160,10 +157,12 @@ async def _list(settings: Settings) -> None:
 async def _show(settings: Settings, text: str) -> None:
     since = datetime.fromtimestamp(SystemClock().utc_us() / 1e6, UTC) - timedelta(hours=HISTORY_HOURS)
     async with api(settings) as client:
-        path = _path(pendants.meant(text, await _known(client)))
+        path = path_of(pendants.meant(text, await known(client)))
         item = await client.request("GET", path, returns=wire.Device)
         if settings.json:
             return print_json(item)
+        stored = await client.request("GET", path + "/offline", query={"limit": 1}, returns=offlinewire.Offline)
+        holds = await offline.storage(client, item)
         history = await client.request(
             "GET", path + "/battery", query={"since": rfc3339(since)}, returns=wire.Page[wire.BatteryItem]
         )
@@ -173,25 +172,26 @@ async def _show(settings: Settings, text: str) -> None:
             query={"limit": LAST_CONNECTIONS},
             returns=wire.Page[wire.ConnectionItem],
         )
-    print("\n".join(map(_plain, pendants.about(item, settings.zone))))
+    print("\n".join(map(plain_line, pendants.about(item, settings.zone))))
+    print("\n".join(map(plain_line, offline.in_short(stored, holds))))
     if history.items:
         first, final = history.items[0], history.items[-1]
         line = pendants.battery_line(history.items)
         print(f"\nBattery of the last {HISTORY_HOURS} hours\n{line}  {first.percent} % → {final.percent} %")
-    _section("Last connections", pendants.CONNECTION_HEADERS,
+    section("Last connections", pendants.CONNECTION_HEADERS,
              [pendants.connection_row(one, settings.zone) for one in last.items])  # fmt: skip
     missing = [pendants.gap_row(one) for one in item.gaps_today]
-    _section("Not heard today", ["because", "times", "length", "frames lost"], missing)
-    _section("Notices", ["severity", "times", "message"],
+    section("Not heard today", ["because", "times", "length", "frames lost"], missing)
+    section("Notices", ["severity", "times", "message"],
              [[one.severity, str(one.count), one.message] for one in item.notices])  # fmt: skip
     return None
 
 
 async def _forget(settings: Settings, text: str, yes: bool) -> None:
     async with api(settings) as client:
-        item = pendants.meant(text, await _known(client))
+        item = pendants.meant(text, await known(client))
         if yes:
-            await client.request("DELETE", _path(item), returns=type(None))
+            await client.request("DELETE", path_of(item), returns=type(None))
     _print(settings, item)
     if yes:
         settings.say("Forgotten; what was heard through it stays.")
@@ -203,54 +203,38 @@ async def _change(
     settings: Settings, text: str, below: str, wanted: wire.DeviceChange | wire.DeviceSettings | None
 ) -> None:
     async with api(settings) as client:
-        item = pendants.meant(text, await _known(client))
+        item = pendants.meant(text, await known(client))
         if wanted is not None:
-            item = await client.request("PATCH", _path(item) + below, body=wanted, returns=wire.DeviceItem)
+            item = await client.request("PATCH", path_of(item) + below, body=wanted, returns=wire.DeviceItem)
     if settings.json:
         print_json(item)
     elif below:
-        print(_plain(f"{item.name}: {pendants.settings(item)}; it advertises as {item.own_name or '–'}"))
+        print(plain_line(f"{item.name}: {pendants.settings(item)}; it advertises as {item.own_name or '–'}"))
     else:
         _print(settings, item)
 
 
-async def _offline(settings: Settings, text: str) -> None:
-    async with api(settings) as client:
-        item = pendants.meant(text, await _known(client))
-        found = await client.request("GET", _path(item) + "/storage", returns=wire.DeviceStorage)
-    if settings.json:
-        print_json(found)
-    else:
-        print("\n".join(map(_plain, pendants.stored(found))))
-
-
 async def _watch(settings: Settings, text: str | None) -> None:
     async with ApiClient(socket=socket_path(settings.folder)) as client:
-        known = await _known(client)
-        chosen = None if text is None else pendants.meant(text, known).id
+        remembered = await known(client)
+        chosen = None if text is None else pendants.meant(text, remembered).id
         sources = await client.request("GET", "/v1/sources", returns=wire.Page[wire.SourceItem])
         devices_of = {source.id: source.device_id or source.id for source in sources.items}
-        names = {item.id: item.name for item in known}
+        names = {item.id: item.name for item in remembered}
         names |= {source_id: names[device] for source_id, device in devices_of.items() if device in names}
         settings.say("Following; Ctrl-C ends it.")
+        sieve = offline.Sieve()
         async for event in client.events(kinds=WATCHED):
-            subject = str(event.data.get("source_id") or (event.data.get("id") if event.kind == "device" else ""))
+            subject = str(event.data.get("source_id") or (event.data.get("id") if event.kind in ABOUT_PENDANTS else ""))
             if chosen is not None and subject and devices_of.get(subject, subject) != chosen:
                 continue
             if settings.json:
                 print_json(event)
             else:
-                print(_plain(pendants.event_line(event, names, settings.zone)))
+                for shown in sieve.let_through(event):
+                    print(plain_line(pendants.event_line(shown, names, settings.zone)))
             sys.stdout.flush()  # a pipe must not wait for more of them
     settings.say("The daemon has stopped.")
-
-
-async def _known(client: ApiClient) -> list[wire.DeviceItem]:
-    return (await client.request("GET", "/v1/devices", returns=wire.Page[wire.DeviceItem])).items
-
-
-def _path(item: wire.DeviceItem) -> str:
-    return f"/v1/devices/{quote(item.id, safe='')}"
 
 
 def _print(settings: Settings, item: wire.DeviceItem) -> None:
@@ -258,17 +242,6 @@ def _print(settings: Settings, item: wire.DeviceItem) -> None:
         print_json(item)
     else:
         print_table(pendants.LIST_HEADERS, [pendants.list_row(item, settings.zone)], nothing="")
-
-
-def _section(title: str, headers: list[str], rows: list[list[str]]) -> None:
-    if rows:
-        print(f"\n{title}")
-        print_table(headers, rows, nothing="")
-
-
-def _plain(line: str) -> str:
-    """A line without what a terminal would obey, its columns as they are."""
-    return "".join(plain(part) if part.strip() else part for part in re.split(r"( {2,})", line))
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from omi_edge.cli.present import length, moment, size
+from omi_edge.cli.present import length, moment
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.web import wire
 
@@ -143,19 +144,6 @@ def gap_row(item: wire.GapTotal) -> list[str]:
     ]  # fmt: skip
 
 
-def stored(item: wire.DeviceStorage) -> list[str]:
-    """Return what audio a pendant stores, a line each."""
-    lines = [f"protocol  {item.protocol}"]
-    if item.items is not None:
-        lines.append(f"waiting   {item.items} " + ("records" if item.protocol == "ring" else "files"))
-    if item.used_bytes is not None:
-        free = "" if item.free_bytes is None else f", {size(item.free_bytes)} free"
-        lines.append(f"used      {size(item.used_bytes)}{free}")
-    if item.clock_set is not None:
-        lines.append(f"clock     {'set' if item.clock_set else 'not set: the times of its audio are guesses'}")
-    return [*lines, *([item.message] if item.message else [])]
-
-
 def event_line(event: wire.EventItem, names: dict[str, str], zone: ZoneInfo) -> str:
     """Return one event of `devices watch`; ``names`` knows devices and sources by their ids."""
     data = dict(event.data)
@@ -166,7 +154,34 @@ def event_line(event: wire.EventItem, names: dict[str, str], zone: ZoneInfo) -> 
         if value not in (None, "", []) and not (name in ("id", "source_id") and str(value) in names)
     ]
     at = moment(event.at, zone, seconds=True)
+    if event.kind == "offline":
+        return "  ".join(part for part in (at, "stored audio", who, stored_audio(data, zone)) if part)
     return "  ".join(part for part in (at, event.kind, who, ", ".join(told)) if part)
+
+
+def stored_audio(data: Mapping[str, Any], zone: ZoneInfo) -> str:
+    """Return what an event ``offline`` says, in words."""
+    state = data.get("state")
+    share = f"{100 * data['done_bytes'] / data['total_bytes']:.0f} %" if data.get("total_bytes") else ""
+    if state == "fetching":
+        if not share:
+            return "is asked for"
+        of = f"{length(data['done_seconds'])} of {length(data['total_seconds'])}"
+        return f"fetched {share}, {of}" + left(data.get("left_seconds"))
+    if state == "done":
+        return f"all of it is here, {length(data['done_seconds'])}" if share else "nothing new"
+    if state == "waiting":
+        return "waits; `omi-edge devices offline` says why"
+    if state == "heard":
+        return f"heard {moment(data.get('start'), zone, seconds=True)} to {moment(data.get('end'), zone, seconds=True)}"
+    told = {"away": "the pendant is away", "placed": "a held recording is kept",
+            "discarded": "a held recording is let go of"}  # fmt: skip
+    return told.get(str(state), str(state))
+
+
+def left(seconds: float | None) -> str:
+    """Return how long something will take: ``, about 2:10 left``."""
+    return "" if seconds is None else f", about {length(seconds)} left"
 
 
 def _dash(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from omi_edge.cli import pendants
+from omi_edge.cli import offline, pendants
 from omi_edge.cli.present import moment, plain, print_json, print_table, size
 from omi_edge.cli.recording import recording_line
 from omi_edge.cli.session import api, run_verb
@@ -38,6 +38,8 @@ async def _status(settings: Settings) -> None:
     print(f"API       {found.web or 'off'}")
     print(f"network   {found.network}")
     print(f"recording {recording_line(found.recording, settings)}")
+    if found.microphone is not None:
+        print(f"mic       {microphone_line(found.microphone)}")
     print("audio     " + ", ".join(_amount(name, value) for name, value in found.audio.items()))
     for work in found.progress:
         print(f"working   {', '.join(f'{name} {value}' for name, value in work.items())}")
@@ -45,6 +47,9 @@ async def _status(settings: Settings) -> None:
     for item in found.devices:
         if item.message:
             print(plain(f"{item.name}: {item.message}"))
+    called = {item.id: item.name for item in found.devices}
+    for stored in found.offline:
+        print(plain(f"stored audio of {offline.line(stored, called.get(stored.id, stored.id))}"))
     _section("Sources", ["id", "kind", "name", "heard until"], [_source(row, settings) for row in found.sources])
     stages = [
         [stage, ", ".join(f"{n} {state}" for state, n in counts.items() if n)] for stage, counts in found.jobs.items()
@@ -62,6 +67,18 @@ async def _status(settings: Settings) -> None:
         _section("Tiers", ["tier", "engine", "speed"], [[s.tier, s.engine, _speed(s)] for s in found.speeds])
     _section("Notices", _NOTICE_HEADERS, [_notice(item, settings) for item in found.notices])
     return None
+
+
+def microphone_line(item: wire.MicrophoneItem) -> str:
+    """Return how the machine's own microphone stands, as a person reads it."""
+    parts = [item.state]
+    if item.name:
+        parts.append(plain(item.name))
+    if item.level_db is not None:
+        parts.append(f"{item.level_db:.0f} dB")
+    if item.lost_seconds:
+        parts.append(f"{item.lost_seconds:.1f} s lost")
+    return ", ".join(parts) + (f": {plain(item.message)}" if item.message else "")
 
 
 def _amount(name: str, value: int) -> str:

@@ -16,12 +16,22 @@ from omi_edge.capture.greeting import introduce
 from omi_edge.capture.link import Link, Radio
 from omi_edge.clock import Clock
 from omi_edge.config import DeviceConfig
-from omi_edge.domain import DeviceInfo, DeviceState, LinkState, Security, Sighting, Withholding
+from omi_edge.domain import (
+    DeviceInfo,
+    DeviceState,
+    FetchProgress,
+    FetchState,
+    LinkState,
+    Security,
+    Sighting,
+    Withholding,
+)
 from omi_edge.errors import (
     AttRefused,
     BadInput,
     BadPeripheral,
     BondLost,
+    LinkLost,
     LinkUnavailable,
     NotEncrypted,
     NotReady,
@@ -32,7 +42,7 @@ from omi_edge.events import Bus
 from omi_edge.pipeline.spine import Spine
 from omi_edge.pipeline.wearable import Wearable
 from omi_edge.pipeline.withhold import Withhold
-from omi_edge.store import bookmarks, devices, notices, sources
+from omi_edge.store import bookmarks, devices, notices, offline, sources
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -169,6 +179,7 @@ class Devices:
                         notices.clear(conn, notice.code, notice.subject_ids)
 
             await self._db.write(work)
+            self._spine.recovery.poke()
             self._witnesses.pop(row.address.lower(), None)
             await self._attend_all()
 
@@ -197,6 +208,25 @@ class Devices:
             return stored_of(protocol, await wearable.read(gatt.STORAGE_STATUS))
         except (AttRefused, BadPeripheral, NotEncrypted):
             return Stored(protocol)
+
+    def fetching(self, address: str) -> FetchProgress:
+        """Return how the fetching of what a pendant stored stands."""
+        wearable = self._wearables.get(address.lower())
+        return wearable.fetch.state if wearable is not None else FetchProgress(FetchState.AWAY, self._clock.utc_us())
+
+    async def fetch_again(self, address: str) -> None:
+        """Look again for what a pendant stored. Raises NotFound, NotReady, LinkLost; BadInput if it has no storage."""
+        wearable = await self._connected(address)
+        if wearable.state.state is not LinkState.CONNECTED:
+            raise LinkLost(
+                f"{wearable.name} is not connected. Bring it near; what it stored is then fetched without being asked."
+            )
+        if wearable.info.firmware and device.storage_of(wearable.info) is Storage.NONE:
+            raise BadInput(f"{wearable.name} stores no audio: not this model, or not with this firmware.")
+        if not wearable.fetch.again():
+            raise NotReady(
+                f"{wearable.name} has only just connected and is still being greeted; ask again in a moment."
+            )
 
     async def bookmark(self, source_id: str, by: str) -> BookmarkRow:
         """Mark this moment of a source. Raises NotFound."""
@@ -249,6 +279,7 @@ class Devices:
         source = sources.for_device(conn, address)
         if source is not None:
             self._spine.ledger.gone(conn, source.id)
+            offline.finalize(conn, source.id)  # what was fetched is heard, although nobody frees it there any more
         devices.forget(conn, address)
 
     def _remember(self, conn: Connection, info: DeviceInfo, name: str | None, bonded: bool) -> DeviceRow:

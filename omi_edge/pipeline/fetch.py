@@ -83,6 +83,7 @@ class Fetch:
         self._audio_us = 0
         self._bytes = 0
         self._frame_us = 0
+        self._one_store = False
         self._told_us = 0
 
     def begin(self, meeting: Meeting) -> None:
@@ -106,15 +107,14 @@ class Fetch:
 
     async def _run(self, meeting: Meeting) -> None:
         wait_seconds = FIRST_WAIT_SECONDS
+        met = False
         try:
-            with held(self._clock):
-                self._source_id = await self._db.read(self._source)
-                self._frame_us = meeting.codec.frame_us
-                self._reading_n = await self._db.write(lambda conn: self._note(conn, meeting))
-            self._recovery.fetching(self._source_id, True)
             while True:
                 self._again.clear()
                 try:
+                    if not met:
+                        await self._meet(meeting)
+                        met = True
                     await self._fetch(meeting.storage)
                     wait_seconds = FIRST_WAIT_SECONDS
                     await self._again.wait()
@@ -128,13 +128,20 @@ class Fetch:
                     finally:
                         timer.cancel()
                     wait_seconds = min(2 * wait_seconds, LAST_WAIT_SECONDS)
-                    self._recovery.fetching(self._source_id, True)
         except OmiEdgeError as error:  # of the store: the next connection tries again
             log.warning("stored audio was not fetched", extra={"cause": error.slug})
         finally:
             self._recovery.fetching(self._source_id, False)
 
+    async def _meet(self, meeting: Meeting) -> None:
+        with held(self._clock):
+            self._source_id = await self._db.read(self._source)
+            self._frame_us = meeting.codec.frame_us
+            self._one_store = meeting.storage is not Storage.MULTI_FILE  # of several files one end tells little
+            self._reading_n = await self._db.write(lambda conn: self._note(conn, meeting))
+
     async def _fetch(self, storage: Storage) -> None:
+        self._recovery.fetching(self._source_id, True)
         capacity = storage_of_pendants.capacity(storage, await self._link.read(gatt.STORAGE_STATUS))
         share = 0.0 if capacity is None else capacity.share
         if share >= FULL_SHARE:
@@ -148,7 +155,7 @@ class Fetch:
         cursor = None if row is None else Cursor(row.store, row.position, row.tail, row.identity, row.end, row.dropped)
         drained = await storage_of_pendants.drain(self._link, storage, self._clock, self, cursor)
         with held(self._clock):
-            await self._db.write(lambda conn: offline.complete_reading(conn, self._reading_n))
+            await self._db.write(self._note_complete)
             await self._clear("pendant-storage-full", "stored-audio-waits")
         self._become(FetchState.DONE)
         self._recovery.fetching(self._source_id, False)
@@ -174,14 +181,14 @@ class Fetch:
     async def keep(self, records: Sequence[Record], cursor: Cursor) -> None:
         """See Keeper."""
         rows = [RecordRow(record.store, record.seq, self._reading_n, _began(record), record.raw) for record in records]
-        await self._write(lambda conn: offline.keep(conn, self._source_id, rows, _row(cursor)))
+        await self._write(lambda conn: self._keep(conn, rows, cursor))
         self._bytes += sum(len(record.raw) for record in records)
         self._audio_us += sum(len(record.frames) for record in records) * self._frame_us
 
     async def freed(self, cursor: Cursor) -> None:
         """See Keeper."""
         final = (cursor.store, cursor.position)
-        await self._write(lambda conn: offline.keep(conn, self._source_id, (), _row(cursor), final))
+        await self._write(lambda conn: self._keep(conn, (), cursor, final))
         self._recovery.poke()
 
     async def lost(self, loss: Loss, cursor: Cursor) -> None:
@@ -192,7 +199,7 @@ class Fetch:
                 conn, self._source_id, self._reading_n, store=loss.store, first=loss.first, last=loss.last,
                 records=loss.records, why=loss.why.value,
             )  # fmt: skip
-            offline.keep(conn, self._source_id, (), _row(cursor))
+            self._keep(conn, (), cursor)
 
         await self._write(note)
         await self._tell("stored-audio-lost", Severity.WARNING, _lost(self.name, loss))
@@ -213,6 +220,13 @@ class Fetch:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _keep(
+        self, conn: Connection, rows: Sequence[RecordRow], cursor: Cursor, final: tuple[int, int] | None = None
+    ) -> None:
+        offline.keep(conn, self._source_id, rows, _row(cursor), final)
+        if cursor.end and self._one_store:
+            offline.note_head(conn, self._reading_n, cursor.store, cursor.end)
+
     async def _write(self, work: Callable[[Connection], None]) -> None:
         with held(self._clock):
             await self._db.write(work)
@@ -222,11 +236,19 @@ class Fetch:
         assert found is not None, "a pendant that streams has a source"
         return found.id
 
+    def _note_complete(self, conn: Connection) -> None:
+        offline.complete_reading(conn, self._reading_n)
+        offline.finalize(conn, self._source_id)  # records that it gave up by itself are not told to be freed
+
     def _note(self, conn: Connection, meeting: Meeting) -> int:
         now = Moment(self._clock.boot_id(), self._clock.boot_us(), self._clock.utc_us())
-        shift_us = ledger.tick(conn, now) + now.boot_us - now.utc_us
+        present_us = ledger.tick(conn, now) + now.boot_us
+        shift_us = present_us - now.utc_us
+        away_us = meeting.away_us
+        if away_us is not None:  # the wall clock may have been stepped since
+            away_us = ledger.called_now(ledger.anchors(conn), away_us, now, present_us)
         return offline.begin_reading(
-            conn, self._source_id, away_us=meeting.away_us, connected_us=meeting.connected_us,
+            conn, self._source_id, away_us=away_us, connected_us=meeting.connected_us,
             read_us=meeting.read_us, offset_us=meeting.offset_us, ledger_us=shift_us, codec=meeting.codec,
             step=1 if meeting.storage is Storage.RING else BLOCK_BYTES,
         )  # fmt: skip

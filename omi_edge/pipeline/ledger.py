@@ -120,7 +120,9 @@ class Ledger:
         told = tuple(causes) if len(causes) > 1 else ()
         ledger.write(conn, source_id, Span(start_boot_us + offset_us, end_boot_us + offset_us, state, told))
 
-    def recovered(self, conn: Connection, source_id: str, start_boot_us: int, end_boot_us: int) -> list[tuple[int, int]]:
+    def recovered(
+        self, conn: Connection, source_id: str, start_boot_us: int, end_boot_us: int
+    ) -> list[tuple[int, int]]:
         """Return the stretches of [start, end), boot time, that came from what the pendant had stored."""
         offset_us = ledger.tick(conn, self.moment())
         spans = ledger.between(conn, source_id, start_boot_us + offset_us, end_boot_us + offset_us)

@@ -20,12 +20,12 @@ import msgspec
 from omi_edge.capture import placing
 from omi_edge.capture.blocks import RECORD_BYTES, Record, record_of_file, record_of_ring
 from omi_edge.clock import Clock, held
-from omi_edge.domain import SECOND_US, Cause, Codec, Frame, Gap, LedgerState, Stage
+from omi_edge.domain import SECOND_US, Cause, Codec, Frame, Gap, LedgerState, Notice, Severity, Stage
 from omi_edge.errors import DiskFull, VaultBusy
 from omi_edge.events import Bus
 from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing
 from omi_edge.pipeline.intake import Span, Stored, commit_heard
-from omi_edge.store import audio, gaps, jobs, ledger, offline, recordings, withheld
+from omi_edge.store import audio, devices, gaps, jobs, ledger, notices, offline, recordings, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.offline import LossRow, NewRun, ReadingRow, RecordRow, RunRow, RunState
@@ -51,10 +51,12 @@ SLACK_US = 5 * SECOND_US
 """A recording without a time that fills all but this of an absence was recorded then."""
 SAME_FRAMES = 5
 """Consecutive frames that are there already, byte for byte, are there; fewer may be alike by chance."""
+WITHHELD = (LedgerState.FORGOTTEN, LedgerState.OFF_RECORD, LedgerState.MUTED)
 BUSY_JOBS = 2
 BUSY_SECONDS = 1.0
 BUSY_LIMIT_SECONDS = 60.0
 RETRY_SECONDS = 10.0
+HELD_NOTICE = "stored-audio-held"
 
 
 class Recovery:
@@ -114,7 +116,7 @@ class Recovery:
         if await self._place(source_id):
             return True
         fetching = source_id in self._fetching
-        await self._db.write(lambda conn: self._settle(conn, source_id, fetching))
+        self._publish_notice(await self._db.write(lambda conn: self._settle(conn, source_id, fetching)))
         runs = await self._db.read(lambda conn: offline.open_runs(conn, source_id))
         for row in runs:
             if row.state is RunState.PLACED and await self._hear(row, fetching):
@@ -155,7 +157,7 @@ class Recovery:
             runs = await asyncio.to_thread(
                 lambda: placing.place(
                     batch, reading.offset_us, reading.codec.frame_us, after=after, stepped_at=stepped_at,
-                    until_us=reading.read_us,
+                    until_us=reading.read_us, since_us=reading.away_us if len(readings) == 1 else None,
                 )
             )  # fmt: skip
         found, empty = _shared_out(batch, runs)
@@ -171,7 +173,7 @@ class Recovery:
 
     # --- recordings and losses without a time -------------------------------------------------------------------------
 
-    def _settle(self, conn: Connection, source_id: str, fetching: bool) -> None:
+    def _settle(self, conn: Connection, source_id: str, fetching: bool) -> Notice | None:
         waiting = [run for run in offline.open_runs(conn, source_id) if run.state is RunState.UNKNOWN]
         for run in reversed(waiting):
             self._anchor(conn, run, fetching)
@@ -183,6 +185,7 @@ class Recovery:
             if run.start_us is not None and run.state is RunState.PLACED
             for frame_us in [offline.get_reading(conn, run.reading_n).codec.frame_us]
         ]
+        return self._note_held(conn, source_id)
 
     def _anchor(self, conn: Connection, run: RunRow, fetching: bool) -> None:
         """Give a run without a time the latest that it can have, unless the owner may have withheld recording then."""
@@ -197,12 +200,40 @@ class Recovery:
         earliest_us = max((one for one in known if one is not None), default=0)
         start_us = latest_us - length_us
         slack_us = max(0, start_us - earliest_us)
-        spans = withheld.listed(conn, min(earliest_us, start_us), latest_us)
+        spans = self._withheld(conn, run.source_id, reading, min(earliest_us, start_us), latest_us)
         offline.settle_run(
             conn, run.n, state=RunState.HELD if spans else RunState.PLACED, start_us=start_us,
-            uncertainty_us=slack_us if earliest_us else 0, guessed=slack_us > SLACK_US, earliest_us=earliest_us or None,
+            uncertainty_us=max(slack_us, earliest_us - start_us) if earliest_us else 0,
+            guessed=slack_us > SLACK_US or start_us < earliest_us - SLACK_US, earliest_us=earliest_us or None,
             latest_us=latest_us,
         )  # fmt: skip
+
+    def _waited(self, conn: Connection, run: RunRow, reading: ReadingRow, start_us: int) -> list[Span]:
+        """Return what of a run that begins now may have waited in its first block since something was withheld.
+
+        A block that is not full stays in the pendant's RAM, and bears the time at which it was full at last.
+        """
+        earlier = [one for one in offline.latest(conn, run.source_id, 100) if one.n < run.n and one.start_us]
+        low_us = 0
+        if earlier:
+            other = offline.get_reading(conn, earlier[0].reading_n)
+            low_us = _end_us(earlier[0], other) + other.ledger_us - reading.ledger_us - NEAR_US
+        first = offline.records(conn, run, 1)
+        if not first or not self._withheld(conn, run.source_id, reading, low_us, start_us):
+            return []
+        return [(start_us, start_us + len(record_of(first[0]).frames[run.at_frame :]) * reading.codec.frame_us)]
+
+    def _withheld(
+        self, conn: Connection, source_id: str, reading: ReadingRow, start_us: int, end_us: int
+    ) -> list[Span]:
+        """Return what of [start, end) the owner withheld, in UTC as it was at ``reading``.
+
+        The ledger tells it, since the wall clock may have been stepped in between.
+        """
+        shift_us = reading.ledger_us
+        now = ledger.Moment(self._clock.boot_id(), self._clock.boot_us(), self._clock.utc_us())
+        spans = ledger.account(conn, source_id, start_us + shift_us, end_us + shift_us, now)
+        return [(span.start_us - shift_us, span.end_us - shift_us) for span in spans if span.state in WITHHELD]
 
     def _date(self, conn: Connection, source_id: str, loss: LossRow, fetching: bool) -> None:
         """Say when lost records were recorded, from what was recorded beside them."""
@@ -237,6 +268,57 @@ class Recovery:
         )
         gaps.fill(conn, source_id, start_us, end_us)
         gaps.put(conn, Gap(source_id, start_us, end_us, (Cause.LOST,), frames))
+
+    # --- what waits for the owner's word ------------------------------------------------------------------------------
+
+    async def decide(self, run_id: str, *, wanted: bool) -> RunRow:
+        """Have a held run heard, or let go of it undecoded. Raises NotFound, and BadInput for one that is not held."""
+
+        def work(conn: Connection) -> tuple[RunRow, int, Notice | None]:
+            run = offline.decide(conn, run_id, wanted=wanted)
+            frame_us = offline.get_reading(conn, run.reading_n).codec.frame_us
+            return run, frame_us, self._note_held(conn, run.source_id)
+
+        run, frame_us, notice = await self._db.write(work)
+        self._publish_notice(notice)
+        self._bus.publish(
+            "offline", self._clock.utc_us(), source_id=run.source_id, run=run.id, state=run.state.value,
+            start_us=run.start_us, end_us=None if run.start_us is None else run.start_us + run.frames * frame_us,
+        )  # fmt: skip
+        self.poke()
+        return run
+
+    def _note_held(self, conn: Connection, source_id: str) -> Notice | None:
+        """Have one notice for all runs of a source that are held, and none when none is; return it when it is new."""
+        runs = offline.held(conn, source_id)
+        source = sources.get(conn, source_id)
+        names = {row.address: row.name for row in devices.list_all(conn)}
+        name = names.get(source.device_id or "", source.name)
+        subjects = (source.device_id or source_id,)
+        now_us = self._clock.utc_us()
+        if not runs:
+            notices.clear(conn, HELD_NOTICE, subjects, now_us)
+            return None
+        length_us = sum(run.frames * offline.get_reading(conn, run.reading_n).codec.frame_us for run in runs)
+        many = "1 recording" if len(runs) == 1 else f"{len(runs)} recordings"
+        message = (
+            f"{many} that {name} stored ({length_us / 60e6:.1f} min) may be of a time when you withheld recording; "
+            "nothing tells for certain. Nothing of it was decoded. `omi-edge devices held` shows what waits and takes "
+            "your word: keep it, or let go of it."
+        )
+        for known in notices.active(conn):
+            if (known.code, known.subject_ids, known.message) == (HELD_NOTICE, subjects, message):
+                return None
+        return notices.raise_notice(
+            conn, code=HELD_NOTICE, severity=Severity.WARNING, subject_ids=subjects, message=message, now_us=now_us
+        )
+
+    def _publish_notice(self, notice: Notice | None) -> None:
+        if notice is not None:
+            self._bus.publish(
+                "notice", self._clock.utc_us(), id=notice.id, code=notice.code, severity=notice.severity.value,
+                message=notice.message,
+            )  # fmt: skip
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -280,11 +362,8 @@ class Recovery:
             off_us = abs(reading.offset_us or 0)
             margin_us = run.uncertainty_us + CLOCK_US + (off_us if off_us <= DRIFT_US else 0)
             reach_us = max(margin_us, off_us)
-            spans = withheld.listed(conn, start_us - reach_us, start_us + length_us + reach_us)
-            near = [
-                (row.start_us - margin_us, (row.end_us if row.end_us is not None else 1 << 62) + margin_us)
-                for row in spans
-            ]
+            spans = self._withheld(conn, run.source_id, reading, start_us - reach_us, start_us + length_us + reach_us)
+            near = [(low_us - margin_us, high_us + margin_us) for low_us, high_us in spans]
             if run.heard == 0 and spans and reach_us > margin_us:
                 return reading, start_us, [], True
             if run.heard:
@@ -292,7 +371,8 @@ class Recovery:
             taken = recordings.taken_spans(
                 conn, run.source_id, start_us - NEAR_US - length_us, start_us + length_us + NEAR_US
             )
-            return reading, fitted(start_us, length_us, taken, run.uncertainty_us + NEAR_US), near, False
+            at_us = fitted(start_us, length_us, taken, run.uncertainty_us + NEAR_US)
+            return reading, at_us, [*near, *self._waited(conn, run, reading, at_us)], False
 
         reading, placed_us, leave_out, doubtful = await self._db.read(look)
         if doubtful:
@@ -395,6 +475,8 @@ class _Ear:
         """Return the frames of the next records, not beyond the run's ``total``."""
         found: list[bytes] = []
         for row in rows:
+            if row.seq != self.next_seq:  # the run has grown since it was heard to its end, whose record is gone
+                self._skip = 0
             frames = record_of(row).frames[self._skip :]
             room = total - self.fed - len(found)
             self._places.append((self.fed + len(found), row.seq, self._skip, min(room, len(frames))))
@@ -513,14 +595,14 @@ def _of_one_reading(
 ) -> tuple[int, ReadingRow]:
     """Return how many of the first records were recorded before the same reading of the clocks, and which it is.
 
-    Records were fetched under the last of ``readings``; where earlier ones left some behind, the time that the
-    pendant's clock showed tells which it was: it was set at each of them.
+    Records were fetched under the last of ``readings``. Where earlier ones left some behind, what was there then was
+    recorded before; where nobody knows what was there, the pendant's clock tells: it was set at each connection.
     """
     chosen, previous = first, None
     for count, (record, row) in enumerate(zip(records, rows, strict=True)):
         if row.reading_n != rows[0].reading_n:
             return count, readings[chosen]
-        index = _reading_of(_seconds(record), previous, readings, chosen)
+        index = _reading_of(record, previous, readings, chosen)
         if count == 0:
             chosen = index
         elif index != chosen:
@@ -529,11 +611,16 @@ def _of_one_reading(
     return len(records), readings[chosen]
 
 
-def _reading_of(seconds: int | None, previous: int | None, readings: Sequence[ReadingRow], first: int) -> int:
-    if seconds is None:
-        return first
+def _reading_of(record: Record, previous: int | None, readings: Sequence[ReadingRow], first: int) -> int:
+    seconds = _seconds(record)
     for index in range(first, len(readings) - 1):
         reading = readings[index]
+        if reading.head_store is not None and reading.head_position is not None:
+            if (record.store, record.seq) < (reading.head_store, reading.head_position):
+                return index
+            continue
+        if seconds is None or (reading.offset_us is None and seconds * SECOND_US > readings[-1].read_us + SMALL_US):
+            return index  # a clock that cannot be read, and is ahead, tells nothing
         shown_us = reading.read_us + (reading.offset_us or 0)
         went_back = previous is not None and seconds < previous and seconds * SECOND_US >= reading.read_us - SMALL_US
         if seconds * SECOND_US <= shown_us + SMALL_US and not went_back:

@@ -42,6 +42,17 @@ _TABLES: dict[str, str] = {
     " JOIN sources o ON o.n = b.source_n ORDER BY b.n",
     "senders": "SELECT d.client_id, d.device, o.id AS source_id, d.first_us, d.last_us, d.refused_us FROM senders d"
     " JOIN sources o ON o.n = d.source_n ORDER BY d.n",
+    "offline_cursors": "SELECT o.id AS source_id, c.store, c.position, lower(hex(c.tail)) AS tail, c.identity, c.ends,"
+    " c.dropped, c.final_store, c.final_position, c.placed_store, c.placed_position, c.last_run_n"
+    " FROM offline_cursors c JOIN sources o ON o.n = c.source_n ORDER BY c.source_n",
+    "offline_readings": "SELECT r.n, o.id AS source_id, r.away_us, r.connected_us, r.read_us, r.offset_us, r.ledger_us,"
+    " r.codec, r.step, r.head_store, r.head_position, r.complete FROM offline_readings r"
+    " JOIN sources o ON o.n = r.source_n ORDER BY r.n",
+    "offline_runs": "SELECT r.n, r.id, o.id AS source_id, r.reading_n, r.state, r.store, r.first_seq, r.last_seq,"
+    " r.at_seq, r.at_frame, r.frames, r.heard, r.start_us, r.uncertainty_us, r.guessed, r.earliest_us, r.latest_us,"
+    " r.left_out_us FROM offline_runs r JOIN sources o ON o.n = r.source_n ORDER BY r.n",
+    "offline_losses": "SELECT o.id AS source_id, l.reading_n, l.store, l.first, l.last, l.records, l.why, l.start_us,"
+    " l.end_us, l.settled FROM offline_losses l JOIN sources o ON o.n = l.source_n ORDER BY l.n",
     "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",
     "conversations": "SELECT c.id, o.id AS source_id, c.state, c.started_us, c.ended_us, c.created_us, c.finished_us,"
     " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id FROM conversations c"
@@ -78,13 +89,23 @@ _AUDIO = (
     "SELECT a.id, o.id AS source_id, a.start_us, a.duration_us, a.codec, a.kind, a.lost{data} FROM audio_chunks a"
     " JOIN sources o ON o.n = a.source_n ORDER BY a.id"
 )
-_FLAGS = frozenset({"is_user", "time_known", "due_has_time", "due_certain", "charging", "listening", "complete"})
+_RECORDS = (
+    "SELECT o.id AS source_id, r.store, r.seq, r.reading_n, r.began{data} FROM offline_records r"
+    " JOIN sources o ON o.n = r.source_n ORDER BY r.source_n, r.store, r.seq"
+)
+_FLAGS = frozenset(
+    {
+        "is_user", "time_known", "due_has_time", "due_certain", "charging", "listening", "complete", "guessed",
+        "settled",
+    }
+)  # fmt: skip
 
 
 def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
     """Yield the document. Hashes of tokens, vectors and the full-text index, which follow from the rest, stay out.
 
-    Audio chunks are listed; with ``include_audio`` each has its packets in base64, an empty one for a lost frame.
+    Audio chunks are listed; with ``include_audio`` each has its packets in base64, an empty one for a lost frame. So
+    are the records of a pendant that were not heard yet, each with its bytes in base64.
     """
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     yield f'{{"schema": "{SCHEMA}", "version": {VERSION}, "vault_version": {version}'
@@ -92,6 +113,8 @@ def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
         yield from _table(conn, name, query, _plain)
     query = _AUDIO.format(data=", a.data" if include_audio else "")
     yield from _table(conn, "audio_chunks", query, _chunk)
+    query = _RECORDS.format(data=", r.raw" if include_audio else "")
+    yield from _table(conn, "offline_records", query, _record)
     yield "}\n"
 
 
@@ -127,4 +150,10 @@ def _chunk(row: dict[str, Any]) -> dict[str, Any]:
     if data is not None:
         packets = msgspec.msgpack.decode(data, type=tuple[bytes, ...])
         row["packets"] = [base64.b64encode(packet).decode() for packet in packets]
+    return row
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    if "raw" in row:
+        row["raw"] = base64.b64encode(row["raw"]).decode()
     return row

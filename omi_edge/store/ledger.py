@@ -157,6 +157,19 @@ def at(known: Sequence[Anchor], utc_us: int) -> int:
     return utc_us
 
 
+def called_now(known: Sequence[Anchor], utc_us: int, now: Moment, present_us: int) -> int:
+    """Return what the wall clock, as it is set now, calls a past moment that it called ``utc_us`` then.
+
+    ``present_us`` is ``now`` in ledger time. Of several such moments the last; one that never was stays as it is.
+    """
+    ends = [*(anchor.ledger_us for anchor in known[1:]), present_us]
+    for anchor, end_us in zip(reversed(known), reversed(ends), strict=True):
+        at_us = utc_us + anchor.ledger_us - anchor.utc_us
+        if anchor.ledger_us <= at_us <= end_us:
+            return at_us - present_us + now.utc_us
+    return utc_us
+
+
 def utc(known: Sequence[Anchor], ledger_us: int) -> int:
     """Return what the wall clock showed at a moment of ledger time."""
     before = [anchor for anchor in known if anchor.ledger_us <= ledger_us] or list(known[:1])

@@ -276,7 +276,8 @@ CREATE TABLE offline_cursors (
 CREATE TABLE offline_readings (
     n INTEGER PRIMARY KEY AUTOINCREMENT, source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE,
     away_us INTEGER, connected_us INTEGER NOT NULL, read_us INTEGER NOT NULL, offset_us INTEGER,
-    ledger_us INTEGER NOT NULL, codec INTEGER NOT NULL, step INTEGER NOT NULL, complete INTEGER NOT NULL DEFAULT 0
+    ledger_us INTEGER NOT NULL, codec INTEGER NOT NULL, step INTEGER NOT NULL, head_store INTEGER,
+    head_position INTEGER, complete INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX offline_readings_source ON offline_readings (source_n, n);
 -- blocks as they came, until they are heard

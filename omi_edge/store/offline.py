@@ -19,11 +19,13 @@ from omi_edge.store import sources
 from omi_edge.store.connection import Connection
 
 LIST_LIMIT = 1000
+BEFORE = 8
+"""Runs that began before a stretch and are looked at for reaching into it; a choice: only guessed times overlap."""
 _RUN = (
     "r.n, r.id, o.id, r.reading_n, r.state, r.store, r.first_seq, r.last_seq, r.at_seq, r.at_frame, r.frames, r.heard,"
     " r.start_us, r.uncertainty_us, r.guessed, r.earliest_us, r.latest_us, r.left_out_us"
 )
-_READING = "n, away_us, connected_us, read_us, offset_us, ledger_us, codec, step, complete"
+_READING = "n, away_us, connected_us, read_us, offset_us, ledger_us, codec, step, head_store, head_position, complete"
 _LOSS = "n, reading_n, store, first, last, records, why, start_us, end_us, settled"
 
 
@@ -79,6 +81,9 @@ class ReadingRow(msgspec.Struct, frozen=True):
     codec: Codec
     step: int
     """By how much the numbers of two records that follow one another differ: 1 in a ring, in a file their bytes."""
+    head_store: int | None
+    head_position: int | None
+    """Store and position before which lies what was recorded before this connection; None where that is not known."""
     complete: bool
     """Whether everything that the pendant held was fetched."""
 
@@ -222,6 +227,14 @@ def get_reading(conn: Connection, reading_n: int) -> ReadingRow:
     return _reading(conn.execute(f"SELECT {_READING} FROM offline_readings WHERE n = ?", (reading_n,)).fetchone())
 
 
+def note_head(conn: Connection, reading_n: int, store: int, position: int) -> None:
+    """Note where the pendant's store ended at a connection; the first word of it holds."""
+    conn.execute(
+        "UPDATE offline_readings SET head_store = ?, head_position = ? WHERE n = ? AND head_store IS NULL",
+        (store, position, reading_n),
+    )
+
+
 def completed_since(conn: Connection, source_id: str, reading_n: int) -> bool:
     """Say whether all that was recorded before a reading is here."""
     row = conn.execute(
@@ -262,11 +275,16 @@ def keep(
 
 
 def finalize(conn: Connection, source_id: str) -> None:
-    """Take all that was fetched for final: its pendant will not be asked again."""
+    """Take all that was fetched for final and whole: its pendant will not be asked again."""
+    n = sources.number(conn, source_id)
     conn.execute(
         "UPDATE offline_cursors SET final_store = store, final_position = position WHERE source_n = ?"
         " AND (final_store, final_position) < (store, position)",
-        (sources.number(conn, source_id),),
+        (n,),
+    )
+    conn.execute(
+        "UPDATE offline_readings SET complete = 1 WHERE n = (SELECT max(n) FROM offline_readings WHERE source_n = ?)",
+        (n,),
     )
 
 
@@ -441,6 +459,14 @@ def held(conn: Connection, source_id: str) -> list[RunRow]:
     return [run for run in open_runs(conn, source_id) if run.state is RunState.HELD]
 
 
+def belongs(conn: Connection, source_id: str, run_id: str) -> bool:
+    """Say whether there is such a run of a source."""
+    row = conn.execute(
+        "SELECT 1 FROM offline_runs WHERE id = ? AND source_n = ?", (run_id, sources.number(conn, source_id))
+    ).fetchone()
+    return row is not None
+
+
 def decide(conn: Connection, run_id: str, *, wanted: bool) -> RunRow:
     """Do the owner's word about a held run: hear it at the latest time it can be of, or let it go undecoded.
 
@@ -461,12 +487,25 @@ def decide(conn: Connection, run_id: str, *, wanted: bool) -> RunRow:
 
 
 def reaching(conn: Connection, source_id: str, start_us: int, end_us: int) -> list[RunRow]:
-    """Return the runs of which something was heard inside [start, end), the newest thousand."""
-    rows = _runs(
-        conn, f"WHERE r.source_n = ? AND r.start_us < ? AND r.heard > 0 ORDER BY r.start_us DESC LIMIT {LIST_LIMIT}",
-        sources.number(conn, source_id), end_us,
+    """Return the runs of which something was heard and kept inside [start, end), in order of time.
+
+    Of those that began before, only the last BEFORE are looked at: but for guessed times, runs follow one another.
+    """
+    n = sources.number(conn, source_id)
+    within = _runs(
+        conn, "WHERE r.source_n = ? AND r.start_us >= ? AND r.start_us < ? AND r.heard > 0 ORDER BY r.start_us"
+        f" LIMIT {LIST_LIMIT}", n, start_us, end_us,
     )  # fmt: skip
-    return [run for run in map(_run, rows) if (run.start_us or 0) + _span_us(conn, run) > start_us]
+    before = _runs(
+        conn, "WHERE r.source_n = ? AND r.start_us < ? AND r.heard > 0 ORDER BY r.start_us DESC"
+        f" LIMIT {BEFORE}", n, start_us,
+    )  # fmt: skip
+    found: list[RunRow] = []
+    for run in map(_run, (*reversed(before), *within)):
+        heard_us = run.heard * get_reading(conn, run.reading_n).codec.frame_us
+        if heard_us > run.left_out_us and (run.start_us or 0) + heard_us > start_us:
+            found.append(run)
+    return found
 
 
 def latest(conn: Connection, source_id: str, limit: int) -> list[RunRow]:
@@ -541,10 +580,6 @@ def _release(conn: Connection, run: RunRow, from_seq: int) -> None:
         " AND r.at_seq <= offline_records.seq)",
         (sources.number(conn, run.source_id), run.store, from_seq, run.last_seq + 1 if done else run.at_seq),
     )
-
-
-def _span_us(conn: Connection, run: RunRow) -> int:
-    return run.frames * get_reading(conn, run.reading_n).codec.frame_us
 
 
 def _runs(conn: Connection, where: str, *values: object) -> list[tuple[object, ...]]:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from omi_edge.clock import Clock
 from omi_edge.config import Config
-from omi_edge.domain import Codec, DeviceState, Sighting, Withholding
+from omi_edge.domain import Codec, DeviceState, FetchProgress, Sighting, Withholding
 from omi_edge.events import Bus
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.database import Database
 from omi_edge.store.devices import DeviceRow
+from omi_edge.store.offline import RunRow
 from omi_edge.store.vectors import VectorIndex
 from omi_edge.store.withheld import WithheldRow
 from omi_edge.web import wire
@@ -44,8 +45,12 @@ class Sound(Protocol):
     async def pause(self) -> None:
         """Bring what was taken into the file: the client says that it stops."""
 
-    async def close(self) -> None:
-        """The connection has ended."""
+    @property
+    def speaking_since_us(self) -> int | None:
+        """UTC at which the speech that goes on began, None while nobody speaks."""
+
+    async def close(self, alive_us: int) -> None:
+        """The connection has ended; its last sign of life came at ``alive_us``, boot time."""
 
 
 class Controls(Protocol):
@@ -163,6 +168,16 @@ class Controls(Protocol):
 
     async def device_storage(self, address: str) -> wire.DeviceStorage:
         """Ask a connected pendant what audio it stores; NotFound, LinkLost."""
+
+    def offline_progress(self, address: str) -> FetchProgress:
+        """Say how the fetching of what a pendant stored stands; AWAY for one that nobody listens to."""
+
+    async def fetch_offline(self, address: str) -> None:
+        """Look again for what a pendant stored; NotFound, NotReady, LinkLost when it is not connected, BadInput for one
+        that stores nothing."""
+
+    async def decide_offline(self, run_id: str, wanted: bool) -> RunRow:
+        """Have a held recording heard, or let go of it undecoded; NotFound, BadInput for one that is not held."""
 
     async def withhold(self, kind: Withholding, seconds: float | None, by: str) -> WithheldRow:
         """Record nothing from now on, for so long or until ``resume``."""

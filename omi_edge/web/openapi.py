@@ -79,12 +79,11 @@ def _operation(route: Route, of: dict[str, Any], *, body: bool = True) -> dict[s
 
 
 def _answers(route: Route, of: dict[str, Any], body: bool) -> dict[str, Any]:
-    if not body or (route.returns is None and not route.gives):
-        content: dict[str, Any] = {}
-    elif route.gives:
-        content = {media: {} for media in route.gives}
-    else:
-        content = {"application/json": {"schema": _schema(route.returns, of)}}
+    content: dict[str, Any] = {}
+    if body and route.returns is not None:
+        content["application/json"] = {"schema": _schema(route.returns, of)}
+    if body:
+        content |= {media: {} for media in route.gives}
     answers: dict[str, Any] = {}
     for status in (route.status, *route.also):
         answers[str(status)] = {"description": HTTPStatus(status).phrase, **({"content": content} if content else {})}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from omi_edge import domain
-from omi_edge.store import ledger, memories, sources, transcripts
+from omi_edge.store import ledger, memories, offline, sources, transcripts
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
@@ -59,6 +59,7 @@ def speakers(conn: Connection, conversation_id: str) -> list[wire.Speaker]:
 
 def conversation_item(conn: Connection, row: ConversationRow) -> wire.ConversationItem:
     """Return a conversation for a list."""
+    stored, uncertainty, guessed = _stored(conn, row)
     return wire.ConversationItem(
         id=row.id,
         state=row.state.value,
@@ -71,6 +72,9 @@ def conversation_item(conn: Connection, row: ConversationRow) -> wire.Conversati
         seconds=seconds(row.ended_us - row.started_us),
         source=source_of(row),
         speakers=speakers(conn, row.id),
+        offline=stored,
+        time_uncertainty_seconds=uncertainty,
+        time_guessed=guessed,
     )
 
 
@@ -331,12 +335,23 @@ def ledger_account(row: SourceRow, spans: Sequence[Span], known: Sequence[Anchor
             )
             for span in spans
         ],
+        kind=row.kind,
     )  # fmt: skip
 
 
 def bookmark(row: BookmarkRow) -> wire.BookmarkItem:
     """Return a marked moment."""
     return wire.BookmarkItem(row.id, row.source_id, iso(row.at_us), row.by, row.conversation_id)
+
+
+def _stored(conn: Connection, row: ConversationRow) -> tuple[bool, float | None, bool]:
+    """Say whether some of a conversation was fetched later, how far off its time may be, and whether it is a guess."""
+    if row.source_kind != "pendant":
+        return False, 0.0, False
+    runs = offline.reaching(conn, row.source_id, row.started_us, row.ended_us)
+    worst_us = max((run.uncertainty_us for run in runs), default=0)
+    boundless = any(run.guessed and run.earliest_us is None for run in runs)
+    return bool(runs), None if boundless else seconds(worst_us), any(run.guessed for run in runs)
 
 
 def _codec(number: int) -> str:

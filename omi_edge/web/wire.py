@@ -10,6 +10,8 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from omi_edge.web.offlinewire import OfflineState
+
 UNSET = msgspec.UNSET
 
 T = TypeVar("T")
@@ -98,6 +100,12 @@ class ConversationItem(msgspec.Struct, frozen=True):
     seconds: float
     source: SourceRef
     speakers: list[Speaker]
+    offline: bool
+    """Whether some of it was stored on the pendant, and fetched later."""
+    time_uncertainty_seconds: float | None
+    """How far off its time may be; null where nothing tells."""
+    time_guessed: bool
+    """Whether the time of some of it is only the latest that it can be."""
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -203,6 +211,12 @@ class Conversation(msgspec.Struct, frozen=True):
     seconds: float
     source: SourceRef
     speakers: list[Speaker]
+    offline: bool
+    """Whether some of it was stored on the pendant, and fetched later."""
+    time_uncertainty_seconds: float | None
+    """How far off its time may be; null where nothing tells."""
+    time_guessed: bool
+    """Whether the time of some of it is only the latest that it can be."""
     closed_by: str | None
     extractor: str
     tasks: list[TaskItem]
@@ -611,6 +625,8 @@ class LedgerAccount(msgspec.Struct, frozen=True):
     sums: list[LedgerSum]
     spans: list[LedgerSpan]
     """Without a hole, in order."""
+    kind: str = "pendant"
+    """Of the source: pendant, or socket for a client that sends over one."""
 
 
 class LedgerDay(msgspec.Struct, frozen=True):
@@ -641,6 +657,21 @@ class BookmarkItem(msgspec.Struct, frozen=True):
     """What was being said."""
 
 
+class MicrophoneItem(msgspec.Struct, frozen=True):
+    """The microphone of the machine that the daemon listens to."""
+
+    state: str
+    """listening, waiting (it is not there) or failed (nothing is heard before a restart)."""
+    since: str
+    name: str
+    """What the system calls it; empty before it was opened."""
+    level_db: float | None
+    """How loud it is now, in dB below full scale; null while nothing is heard or to be heard."""
+    lost_seconds: float
+    """Sound that the machine was too slow to take, since the daemon began."""
+    message: str
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `omi-edge status` shows."""
 
@@ -663,6 +694,10 @@ class Status(msgspec.Struct, frozen=True):
     """Address of the API, empty when it is not served on the network."""
     devices: list[DeviceItem]
     recording: Recording
+    microphone: MicrophoneItem | None = None
+    """None when the daemon listens to none of its own."""
+    offline: list[OfflineState] = []
+    """Of the pendants whose stored audio is being fetched, waits to be heard, or waits for the owner's word."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -781,10 +816,81 @@ class ActiveClients(msgspec.Struct, frozen=True):
     clients: dict[str, ActiveClient]
 
 
+class SpeechSpan(msgspec.Struct, frozen=True):
+    """Some speech, in seconds of the Unix epoch."""
+
+    start: float
+    end: float
+
+
+class Cropped(msgspec.Struct, frozen=True):
+    """The speech of a conversation alone, as Friend-Lite tells it. Times are seconds of the Unix epoch."""
+
+    audio_uuid: str
+    """The conversation."""
+    original_audio_path: str
+    """Path of the API that plays all that is kept."""
+    cropped_audio_path: str | None
+    """Path of the API that plays the speech alone; null without any."""
+    speech_segments: list[SpeechSpan]
+    """What the cut is made of, padding included."""
+    cropped_duration: float | None
+    """Seconds that it plays."""
+    cropped_at: float | None
+    """When it was cut: as it was asked for."""
+    has_cropped_version: bool
+
+
+class Reprocessed(msgspec.Struct, frozen=True):
+    """What cutting a conversation again gave."""
+
+    message: str
+    audio_uuid: str
+    speech_segments: int
+    """How many pieces."""
+    cropped_duration: float
+    cropping_padding: float
+    """audio.crop_padding"""
+    min_speech_duration: float
+    """audio.crop_minimum"""
+
+
+class ClientSpeech(msgspec.Struct, frozen=True):
+    """The speech of one client, by conversation. Times are seconds of the Unix epoch."""
+
+    current_audio_uuid: str | None
+    """The conversation that goes on."""
+    speech_segments: dict[str, list[tuple[float, float]]]
+    """From and to of each segment that has its words already."""
+    current_speech_start: dict[str, float]
+    """Since when somebody speaks; under "" while that belongs to no conversation yet."""
+    connected: bool
+    last_transcript_time: float | None
+
+
+class SpeechSegments(msgspec.Struct, frozen=True):
+    """The speech of those who send audio over sockets now, as Friend-Lite tells it."""
+
+    active_clients: int
+    audio_cropping_enabled: bool
+    min_speech_duration: float
+    cropping_padding: float
+    clients: dict[str, ClientSpeech]
+
+
 class SourceChange(msgspec.Struct, forbid_unknown_fields=True):
     """What to call a source."""
 
     name: Name
+
+
+class SourceMerged(SourceItem, frozen=True):
+    """The source that clients send to from now on."""
+
+    moved: bool
+    """Whether it has what the other one held, too."""
+    stays: str
+    """Why that stays where it is; empty when it was moved."""
 
 
 class SourceMerge(msgspec.Struct, forbid_unknown_fields=True):

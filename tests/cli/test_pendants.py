@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_edge.cli import pendants
+from omi_edge.cli.offline import stored
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.web import wire
 from omi_edge.web.times import iso
@@ -136,13 +137,13 @@ def test_missing_and_stored_audio_in_words() -> None:
     total = wire.GapTotal(["out_of_range", "pendant_off"], 2, 90.0, 0)
     assert pendants.gap_row(total) == ["out of range or pendant off", "2", "1:30", "0"]
     ring = wire.DeviceStorage("ring", 14_400, 5_000_000, 7, False)
-    assert pendants.stored(ring) == [
+    assert stored(ring) == [
         "protocol  ring",
         "waiting   7 records",
-        "used      14.4 kB, 5.0 MB free",
+        "used      0 % used, 14.4 kB of 5.0 MB",
         "clock     not set: the times of its audio are guesses",
     ]
-    assert pendants.stored(wire.DeviceStorage("none", message="It stores none.")) == [
+    assert stored(wire.DeviceStorage("none", message="It stores none.")) == [
         "protocol  none", "It stores none.",
     ]  # fmt: skip
 

@@ -43,6 +43,7 @@ from omi_edge.store import (
     ledger,
     memories,
     notices,
+    offline,
     people,
     recordings,
     search,
@@ -54,6 +55,7 @@ from omi_edge.store import (
 )
 from omi_edge.store.audit import AuditEntry
 from omi_edge.store.connection import Connection
+from omi_edge.store.offline import CursorRow, NewRun, RecordRow, RunState
 from omi_edge.store.search import Document
 from tests.helpers import START_US
 
@@ -144,6 +146,7 @@ def fill(conn: Connection) -> None:
     """Put something into every table."""
     fill_first(conn)
     fill_second(conn)
+    fill_third(conn)
 
 
 def fill_second(conn: Connection) -> None:
@@ -175,6 +178,36 @@ def fill_second(conn: Connection) -> None:
         span = ledger.Span(start_us, start_us + SECOND, LedgerState.UNKNOWN, causes)
         ledger.write(conn, SOURCES[0], span)
         ledger.live(conn, start_us, listening=True)
+
+
+def stored_run(conn: Connection, start_us: int | None, *, first: int = 0, records: int = 3) -> offline.RunRow:
+    """Fetch some records of the pendant, each with ten frames, and place them as one run; return it."""
+    source_id = SOURCES[0]
+    reading_n = offline.begin_reading(
+        conn, source_id, away_us=START_US, connected_us=START_US + MINUTE, read_us=START_US + MINUTE, offset_us=0,
+        ledger_us=0, codec=Codec.OPUS_20MS, step=1,
+    )  # fmt: skip
+    rows = [RecordRow(0, first + n, reading_n, None, PACKET) for n in range(records)]
+    end = first + records
+    offline.keep(conn, source_id, rows, CursorRow(0, end, PACKET, 2**63), (0, end))
+    new = NewRun(False, 0, first, 0, end - 1, 10 * records, start_us, SECOND)
+    offline.place(
+        conn, source_id, reading_n, [new], placed=(0, end), after=None, empty=(), now_us=START_US
+    )  # fmt: skip
+    return offline.latest(conn, source_id, 1)[0]
+
+
+def fill_third(conn: Connection) -> None:
+    """Put something into the tables of the sixth step: a run that was heard, one that is held, and a loss."""
+    run = stored_run(conn, START_US)
+    offline.heard(conn, run, frames=run.frames, at_seq=run.last_seq, at_frame=10, left_out_us=0)
+    run = stored_run(conn, None, first=3)
+    offline.settle_run(
+        conn, run.n, state=RunState.HELD, start_us=START_US + MINUTE, uncertainty_us=MINUTE, guessed=True,
+        earliest_us=START_US, latest_us=START_US + 2 * MINUTE,
+    )  # fmt: skip
+    offline.complete_reading(conn, run.reading_n)
+    offline.lose(conn, SOURCES[0], run.reading_n, store=0, first=6, last=8, records=3, why="overwritten")
 
 
 def fill_first(conn: Connection) -> None:

@@ -37,7 +37,9 @@ from omi_edge.store import (
     jobs,
     ledger,
     memories,
+    merging,
     notices,
+    offline,
     people,
     recordings,
     search,
@@ -61,11 +63,12 @@ from tests.store.filling import CONVERSATIONS, MODEL, SOURCES, chunk, utterance,
 GROWING = {
     "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks", "memories",
     "evidence", "documents", "vectors", "jobs", "notices", "audit", "people", "device_battery", "device_connections",
-    "gaps", "withheld", "bookmarks", "ledger", "recordings",
+    "gaps", "withheld", "bookmarks", "ledger", "recordings", "offline_readings", "offline_records", "offline_runs",
+    "offline_losses",
 }  # fmt: skip
 MODULES = (
-    audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, ledger, memories, notices, people,
-    recordings, search,    segments, senders, settings, sources, transcripts, withheld,
+    audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, ledger, memories, merging, notices, offline,
+    people,    recordings, search,    segments, senders, settings, sources, transcripts, withheld,
 )  # fmt: skip
 """All but ``export`` and ``inspect``, which read everything because that is what they are asked for."""
 
@@ -136,6 +139,7 @@ def use_everything(do: Exercise) -> None:
     use_timelines(do)
     use_ledger(do)
     use_recordings(do)
+    use_offline(do)
     use_the_rest(do)
 
 
@@ -156,6 +160,62 @@ def use_recordings(do: Exercise) -> None:
     do(recordings.rewind, row)
 
 
+def use_offline(do: Exercise) -> None:
+    source_id = SOURCES[0]
+    at = do(offline.cursor, source_id)
+    assert at is not None
+    reading_n = do(
+        offline.begin_reading, source_id, away_us=None, connected_us=START_US, read_us=START_US, offset_us=None,
+        ledger_us=0, codec=Codec.OPUS_20MS, step=1,
+    )  # fmt: skip
+    record = offline.RecordRow(0, at.position, reading_n, None, filling.PACKET)
+    at = msgspec.structs.replace(at, position=at.position + 1)
+    do(offline.keep, source_id, [record], at)
+    do(offline.finalize, source_id)
+    do(offline.keep, source_id, [], at, (0, at.position))
+    do(offline.lose, source_id, reading_n, store=0, first=90, last=91, records=2, why="freed")
+    do(offline.note_head, reading_n, 0, at.position)
+    do(offline.complete_reading, reading_n)
+    do(offline.completed_since, source_id, reading_n)
+    do(offline.readings, source_id, reading_n)
+    do(offline.last_reading, source_id)
+    do(offline.get_reading, reading_n)
+    do(offline.source_ids)
+    do(offline.placing, source_id)
+    do(offline.unplaced, source_id, 10)
+    do(offline.heads, source_id, reading_n, 4)
+    new = [offline.NewRun(goes_on, 0, record.seq, 0, record.seq, 10, None, 0) for goes_on in (False, True)]
+    do(
+        offline.place, source_id, reading_n, new, placed=(0, at.position), after=None, empty=[(9, 9)], now_us=START_US
+    )  # fmt: skip
+    run = do(offline.latest, source_id, 1)[0]
+    for state in (offline.RunState.HELD, offline.RunState.PLACED):
+        do(
+            offline.settle_run, run.n, state=state, start_us=START_US, uncertainty_us=0, guessed=True,
+            earliest_us=None, latest_us=START_US + 5,
+        )  # fmt: skip
+    do(offline.move_run, run.n, START_US + 1)
+    do(offline.get_run, run.n)
+    do(offline.open_runs, source_id)
+    do(offline.around, run)
+    do(offline.records, run, 10)
+    do(offline.heard, run, frames=5, at_seq=run.first_seq, at_frame=5, left_out_us=0)
+    do(offline.belongs, source_id, do(offline.held, source_id)[0].id)
+    do(offline.decide, do(offline.held, source_id)[0].id, wanted=False)
+    kept = filling.stored_run(do.spy, None, first=at.position)
+    do(
+        offline.settle_run, kept.n, state=offline.RunState.HELD, start_us=START_US, uncertainty_us=0, guessed=True,
+        earliest_us=None, latest_us=START_US + 5,
+    )  # fmt: skip
+    do(offline.decide, kept.id, wanted=True)
+    do(offline.reaching, source_id, START_US, START_US + 10**12)
+    do(offline.waiting_bytes, source_id)
+    do(offline.losses, source_id)
+    for loss in do(offline.open_losses, source_id):
+        do(offline.beside, source_id, loss)
+        do(offline.settle_loss, loss.n, START_US, START_US + 5)
+
+
 def use_ledger(do: Exercise) -> None:
     moment = ledger.Moment("boot", 10**12, START_US + 10**12)
     span = ledger.Span(START_US, START_US + 10**11, LedgerState.SPEECH)
@@ -170,10 +230,13 @@ def use_ledger(do: Exercise) -> None:
     do(ledger.write, SOURCES[0], span)
     do(ledger.write_all, span)
     do(ledger.put, SOURCES[0], START_US, START_US + 5, LedgerState.RECOVERED)
+    do(ledger.between, SOURCES[0], START_US, START_US + 10**12)
     do(ledger.live, START_US, listening=True)
     do(ledger.known_sources)
     do(ledger.account, SOURCES[0], START_US, START_US + 10**12, moment)
     do(ledger.end, SOURCES[0], START_US)
+    do(ledger.join, SOURCES[0], SOURCES[1])
+    do(merging.move, "src_new", SOURCES[1], START_US)
 
 
 def use_capture(do: Exercise) -> None:
@@ -198,6 +261,7 @@ def use_capture(do: Exercise) -> None:
     other = do(senders.admit, client_id="cli_x", device="tablet", name="tablet", now_us=START_US).source.id
     do(senders.admit, client_id="cli_x", device="tablet", name="tablet", now_us=START_US)
     do(senders.redirect, other, sent)
+    do(senders.expected, sent)
     do(senders.refuse, sent, START_US)
     do(senders.allow, sent)
     do(sources.unfinished)
@@ -312,6 +376,7 @@ def use_devices(do: Exercise) -> None:
 
 def use_timelines(do: Exercise) -> None:
     do(gaps.put, Gap(SOURCES[0], START_US, START_US + 5, (Cause.LOST,), 1))
+    do(gaps.fill, SOURCES[0], START_US + 1, START_US + 2)
     do(gaps.totals, source_id=SOURCES[0], since_us=START_US, until_us=START_US + 5)
     mark = do(bookmarks.add, source_id=SOURCES[0], at_us=START_US, by="gesture")
     do(bookmarks.get, mark.id)

@@ -24,7 +24,8 @@ CONTENT = ("Apples", "apples", "dentist", "Omi", "OggS")
 
 
 def _path(route: Route) -> str:
-    return route.path.replace("{id}", ADDRESS if route.path.startswith("/v1/devices/") else CONVERSATION)
+    path = route.path.replace("{run}", "run_0")
+    return path.replace("{id}", ADDRESS if route.path.startswith("/v1/devices/") else CONVERSATION)
 
 
 async def _problem(response: aiohttp.ClientResponse) -> wire.Problem:
