@@ -8,6 +8,8 @@ over bleak  CPU of the main process while a pendant streams speech, and silence,
             pendant is a process of its own), above the bare loop on the same audio
 lag         how late the event loop runs while all engines are busy and a pendant streams over real bleak
 latency     end of phrase to a stored, searchable utterance, minus the engine's own time
+drain       how fast stored audio is fetched while the pendant streams as well, against a client that does nothing with
+            it; and how late the event loop runs meanwhile
 start       from a fresh process to the first audio taken
 memory      resident memory of the main process with engines unloaded
 """
@@ -59,6 +61,7 @@ from omi_edge.virtual import bus
 from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path
+from scripts import bench_drain
 from tests.helpers import drive
 
 START_US = 1_772_442_000_000_000
@@ -80,10 +83,10 @@ class Figure(msgspec.Struct):
     detail: str = ""
 
 
-def packets_of(pcm: npt.NDArray[np.int16]) -> list[bytes]:
+def packets_of(pcm: npt.NDArray[np.int16], codec: Codec = Codec.OPUS_20MS) -> list[bytes]:
     """Encode as a pendant does."""
-    encoder = Encoder()
-    return [encoder.encode(frame) for frame in pcm[: len(pcm) // 320 * 320].reshape(-1, 320)]
+    encoder, samples = Encoder(codec), codec.frame_us * 16 // 1000
+    return [encoder.encode(frame) for frame in pcm[: len(pcm) // samples * samples].reshape(-1, samples)]
 
 
 def bare_loop(packets: list[bytes]) -> float:
@@ -317,6 +320,25 @@ async def _note(
             waits.append((clock.work_us() - began[0] - engine_us) / 1000)
 
 
+def drain_figures(pcm: npt.NDArray[np.int16]) -> list[Figure]:
+    """All generations of stored audio."""
+    figures = []
+    for one in bench_drain.measure(
+        {codec.frame_us: packets_of(pcm, codec) for codec in (Codec.OPUS_10MS, Codec.OPUS_20MS)}
+    ):
+        p999, most = one.late[int(len(one.late) * 0.999)], one.late[-1]
+        whole = one.lost == 0 and one.live > 0
+        detail = (
+            f"{one.taken:.1f} s, offered {one.offered:.1f}; {one.lost} live frames lost of {one.live}; event loop late "
+            f"by p99.9 {p999:.0f} ms, at most {most:.0f}"
+        )
+        ok = one.share >= 0.95 and whole and p999 < 100 and most < 1000
+        figures.append(
+            Figure(f"stored audio of {one.profile}, of the offered speed", one.share, "", ">= 0.95", ok, detail)
+        )
+    return figures
+
+
 CHILD = """
 import asyncio, resource, sys, time
 from pathlib import Path
@@ -385,7 +407,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--minutes", type=float, default=5.0, help="audio for the front end")
-    parser.add_argument("--only", metavar="PART", help="front, idle, latency, start, bleak or lag")
+    parser.add_argument("--only", metavar="PART", help="front, idle, latency, drain, start, bleak or lag")
     options = parser.parse_args()
     set_up(style="text", level="error")
     pcm = np.concatenate(list(Recording(recording_path()).read()))
@@ -394,6 +416,7 @@ def main() -> int:
         ("front", lambda: [measure_front_end(pcm, options.minutes)]),
         ("idle", lambda: [asyncio.run(idle_cost())]),
         ("latency", lambda: [asyncio.run(latency(pcm))]),
+        ("drain", lambda: drain_figures(pcm)),
         ("start", start_and_memory),
         ("bleak", lambda: [asyncio.run(over_bleak("speech", pcm, 3))]),
         ("bleak", lambda: [asyncio.run(over_bleak("silence", silence, 2))]),
