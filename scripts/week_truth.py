@@ -1,0 +1,370 @@
+"""What really happened in a simulated week, and how the vault and its ledger are held against it: for soak_week."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from omi_edge.capture.blocks import unpack
+from omi_edge.clock import DrivenClock
+from omi_edge.daemon import Daemon
+from omi_edge.domain import AudioChunk, LedgerState, Withholding
+from omi_edge.store import audio, ledger, offline, sources
+from omi_edge.store.connection import Connection
+from omi_edge.store.ledger import Moment, Span
+from omi_edge.store.offline import LossRow, RunRow, RunState
+from omi_edge.virtual.faults import Fate, Truth
+from omi_edge.virtual.holdings import StoredFate
+from omi_edge.virtual.pendant import Pendant
+
+EVER_US = 1 << 62
+SECOND_US = 1_000_000
+HEARD = (LedgerState.SPEECH, LedgerState.SILENCE)
+HOME = (StoredFate.FREED, StoredFate.SELF_FREED)
+"""Fates of what must have come home."""
+GONE = (StoredFate.SELF_FREED_UNSEEN, StoredFate.OVERWRITTEN)
+"""Fates of what the daemon can know to be lost."""
+MARGIN_US = 4 * SECOND_US
+"""Around what was withheld stored audio may be left out: stamps and clocks tell whole seconds, and a run is placed to
+half a second."""
+CRASH_US = 3 * SECOND_US
+"""What was heard so short before a crash may not have been in the file yet: a chunk lasts two seconds, and the gate
+decides up to a second later."""
+PLACE_US = 3 * SECOND_US
+"""How far stored audio may be off: whole seconds of stamp and clock, up to 1.28 s in the pendant's queue."""
+
+
+class Walk(msgspec.Struct):
+    """One absence; boot times."""
+
+    number: int
+    start_us: int
+    acts: list[str]
+    back_us: int = 0
+    end_us: int = 0
+    wrong: list[str] = []
+
+
+class Diary:
+    """What the wearer said and what happened, in boot time."""
+
+    def __init__(self, pendant: Pendant, walls: list[tuple[int, int]]) -> None:
+        self.pendant = pendant
+        self.walls = walls
+        """From when on the wall clock was so far ahead of the boot clock."""
+        self.began_us = walls[0][0]
+        self.said: dict[bytes, int] = {}
+        """When each frame began. Frames that were said twice are not told apart and left out."""
+        self.twice: set[bytes] = set()
+        self.withheld: list[tuple[int, int, Withholding]] = []
+        self.downs: list[tuple[int, int]] = []
+        self.asleep: list[tuple[int, int]] = []
+        """When the microphone slept, connected,"""
+        self.off: list[tuple[int, int]] = []
+        """or the pendant was switched off."""
+        self.crashes: list[int] = []
+        self.walks: list[Walk] = []
+
+    def say(self, start_us: int, packets: Sequence[bytes]) -> None:
+        """Note frames that begin at ``start_us``, one after another."""
+        frame_us = self.pendant.profile.codec.frame_us
+        for index, packet in enumerate(packets):
+            if packet in self.said:
+                self.twice.add(packet)
+            self.said[packet] = start_us + index * frame_us
+
+    def at(self, boot_us: int) -> str:
+        """Say on which walk that was."""
+        walk = next((walk for walk in self.walks if walk.start_us <= boot_us < (walk.end_us or EVER_US)), None)
+        if walk is None:
+            return "at home"
+        return f"walk {walk.number} ({', '.join(walk.acts) or 'nothing else'})"
+
+    def utc(self, boot_us: int, later_us: int) -> list[int]:
+        """Return what the wall clock would show for a moment, as it was set then or until ``later_us``."""
+        at = bisect_right([since for since, _ in self.walls], boot_us) - 1
+        return [boot_us + wall for since, wall in self.walls[max(0, at) :] if since <= max(boot_us, later_us)]
+
+
+class Found(msgspec.Struct):
+    """What the vault holds."""
+
+    chunks: list[AudioChunk]
+    runs: list[RunRow]
+    losses: list[LossRow]
+    waiting: list[bytes]
+    spans: list[Span]
+    """Of the ledger, in boot time."""
+    read_boot_us: dict[int, int]
+    """When each reading was."""
+
+
+async def compare(daemon: Daemon, clock: DrivenClock, diary: Diary) -> list[str]:
+    """Return what does not agree."""
+    now = Moment(clock.boot_id(), clock.boot_us(), clock.utc_us())
+
+    def work(conn: Connection) -> Found:
+        source = sources.for_device(conn, diary.pendant.address)
+        assert source is not None
+        offset_us = ledger.now_us(conn, now) - now.boot_us
+        spans = [
+            msgspec.structs.replace(span, start_us=span.start_us - offset_us, end_us=span.end_us - offset_us)
+            for span in ledger.account(conn, source.id, 0, EVER_US, now)
+        ]
+        raw = [bytes(row[0]) for row in conn.execute("SELECT raw FROM offline_records")]
+        return Found(
+            audio.between(conn, source.id, 0, EVER_US), offline.latest(conn, source.id, 1 << 30)[::-1],
+            offline.losses(conn, source.id, 1 << 30), raw, spans,
+            {n: at_us - offset_us for n, at_us in conn.execute("SELECT n, read_us + ledger_us FROM offline_readings")},
+        )  # fmt: skip
+
+    found = await daemon.db.read(work)
+    wrong = [f"{diary.at(walk.start_us)}: {line}" for walk in diary.walks for line in walk.wrong]
+    wrong += _frames(diary, found)
+    wrong += _losses(diary, found)
+    wrong += _ledger(diary, found, now.boot_us)
+    print(
+        f"  {len(diary.said)} frames were said, {len(found.chunks)} chunks, {len(found.runs)} runs "
+        f"({dict(Counter(run.state.value for run in found.runs))}), {len(found.losses)} losses, "
+        f"{len(found.spans)} spans"
+    )
+    return wrong
+
+
+def _frames(diary: Diary, found: Found) -> list[str]:
+    """Everything that was said and can be here is here once, in its place; nothing else is."""
+    problems: dict[str, list[int]] = {}
+
+    def problem(what: str, boot_us: int) -> None:
+        problems.setdefault(f"{diary.at(boot_us)}: {what}", []).append(boot_us)
+
+    frame_us = diary.pendant.profile.codec.frame_us
+    places: dict[bytes, list[int]] = {}
+    for chunk in found.chunks:
+        for index, packet in enumerate(chunk.packets):
+            if packet:
+                places.setdefault(packet, []).append(chunk.start_us + index * frame_us)
+    invented = sum(len(at) for packet, at in places.items() if packet not in diary.said)
+    stored = {
+        frame: (block.fate, span[0])
+        for block in diary.pendant.storage.blocks
+        for frame, span in zip(unpack(block.raw)[0], block.spans, strict=True)
+    }
+    straddling = _straddling(diary.pendant)
+    waited = _waited(diary.pendant)
+    waiting = {frame for raw in found.waiting for frame in unpack(raw[-440:])[0]}
+    # a record that two runs share waits as long as one of them does
+    heard_too = {
+        frame
+        for raw in found.waiting
+        for frames in [unpack(raw[-440:])[0]]
+        if not all(one in places for one in frames)
+        for frame in frames
+    }
+    live = _Fates(diary.pendant.record)
+    guessed = {run.n for run in found.runs if run.guessed and run.state is RunState.HEARD}
+    for packet, boot_us in diary.said.items():
+        if packet in diary.twice:
+            continue
+        at = places.get(packet, [])
+        in_withheld = any(start <= boot_us and boot_us + frame_us <= end for start, end, _ in diary.withheld)
+        near_withheld = any(
+            start - MARGIN_US <= moment <= end + MARGIN_US
+            for moment in (boot_us, straddling.get(packet, boot_us), waited.get(packet, boot_us))
+            for start, end, _ in diary.withheld
+        )
+        fate = stored[packet][0] if packet in stored else live.at(boot_us)
+        if len(at) > 1:
+            problem(f"there {len(at)} times ({fate})", boot_us)
+        if at and in_withheld:
+            problem(f"withheld, and there ({fate})", boot_us)
+        if at and packet in waiting and packet not in heard_too:
+            problem(f"there, and waits ({fate})", boot_us)
+        must = fate in HOME or fate is Fate.DELIVERED
+        crashed = fate is Fate.DELIVERED and any(0 <= crash - boot_us <= CRASH_US for crash in diary.crashes)
+        if must and not at and not near_withheld and not crashed and packet not in waiting:
+            problem(f"missing ({fate})", boot_us)
+        if at and not must and fate not in GONE:
+            problem(f"there, though it cannot be ({fate})", boot_us)
+        if at and not guessed and packet not in straddling:
+            back_us = next((walk.end_us for walk in diary.walks if walk.start_us <= boot_us < walk.end_us), boot_us)
+            off_us = min(abs(at[0] - utc_us) for utc_us in diary.utc(boot_us, back_us))
+            if off_us > PLACE_US:
+                problem(f"off by {off_us / 1e6:.0f} s or so ({fate})", boot_us)
+    lines = [
+        f"{what}: {len(at)} frames from {(at[0] - diary.began_us) / 1e6:.1f} s on" for what, at in problems.items()
+    ]
+    if invented:
+        lines.append(f"{invented} frames that nobody said")
+    return lines
+
+
+def _losses(diary: Diary, found: Found) -> list[str]:
+    """What the device freed by itself or overwrote is named, records exactly."""
+    gone = sum(block.fate in GONE for block in diary.pendant.storage.blocks)
+    named = sum(loss.records for loss in found.losses)
+    return [] if gone == named else [f"{named} records are named as lost, {gone} are"]
+
+
+def _ledger(diary: Diary, found: Found, now_us: int) -> list[str]:
+    """It sums to the elapsed time, and each state to what happened."""
+    spans = found.spans
+    wrong = []
+    total_us = sum(span.length_us for span in spans)
+    if total_us != spans[-1].end_us - spans[0].start_us or spans[-1].end_us != now_us:
+        wrong.append(f"the ledger sums to {total_us} of {now_us - spans[0].start_us} us")
+    if any(a.end_us != b.start_us for a, b in pairwise(spans)):
+        wrong.append("the ledger has a hole or overlaps")
+    truth = diary.pendant.record
+    withheld = _union((start, end) for start, end, _ in diary.withheld)
+    home = [
+        span
+        for block in diary.pendant.storage.blocks
+        if block.fate in HOME
+        for span in block.spans
+    ]  # fmt: skip
+    stored = _union(home)
+    delivered = _union((t.start_us, t.end_us) for t in truth if t.fate is Fate.DELIVERED)
+    for kind, state in ((Withholding.MUTED, LedgerState.MUTED), (Withholding.OFF_RECORD, LedgerState.OFF_RECORD)):
+        true = _union((start, end) for start, end, one in diary.withheld if one is kind)
+        wrong += _agree(diary, state.value, _of(spans, state), true, 0.1)
+    spoken = _of(spans, *HEARD)
+    wrong += _agree(diary, "heard", spoken, _without(delivered, withheld), 0.5)
+    wrong += _recovered(diary, found, _without(stored, withheld))
+    for state, true in (
+        (LedgerState.DEVICE_SILENT, _union(diary.asleep)),
+        (LedgerState.PENDANT_OFF, _union(diary.off)),
+        (LedgerState.DAEMON_DOWN, _without(_without(_union(diary.downs), stored), withheld)),
+    ):
+        there = _of(spans, state)
+        missing = _length(_without(true, there))
+        if missing > SECOND_US * max(1, len(true)):
+            wrong.append(f"{state.value}: {missing / 1e6:.1f} s of {_length(true) / 1e6:.1f} s are something else")
+    lost = _length(_of(spans, LedgerState.LOST))
+    true_lost = _length(_union((t.start_us, t.end_us) for t in truth if t.fate in (Fate.LOST, Fate.DROPPED)))
+    true_lost += sum(end - start for b in diary.pendant.storage.blocks if b.fate in GONE for start, end in b.spans)
+    if abs(lost - true_lost) > 1.5 * SECOND_US * (1 + len(found.losses)):
+        wrong.append(f"lost: {lost / 1e6:.1f} s are noted, {true_lost / 1e6:.1f} s were")
+    return wrong
+
+
+def _recovered(diary: Diary, found: Found, true: list[tuple[int, int]]) -> list[str]:
+    """What came home covers what was stored, walk by walk, as exactly as the times of its runs were known.
+
+    Of a run that was only guessed the length must agree; of one that is held nothing is entered.
+    """
+    wrong = []
+    here = _of(found.spans, LedgerState.RECOVERED)
+    for walk in diary.walks:
+        runs = [run for run in found.runs if walk.start_us <= found.read_boot_us[run.reading_n] < walk.end_us]
+        if any(run.state is RunState.HELD for run in runs):
+            continue
+        noted, stored = _inside(here, walk.start_us, walk.end_us), _inside(true, walk.start_us, walk.end_us)
+        extra, missing = _length(_without(noted, stored)), _length(_without(stored, noted))
+        left_out = sum(run.left_out_us for run in runs)
+        limit = 4e6 + left_out + 2 * sum(run.uncertainty_us for run in runs)
+        unequal = abs(_length(noted) - _length(stored)) > 3e6 + left_out
+        if max(extra, missing) > limit or (unequal and not any(run.guessed for run in runs)):
+            wrong.append(
+                f"{diary.at(walk.start_us)}: recovered {extra / 1e6:.2f} s too much, {missing / 1e6:.2f} s too little"
+            )
+    return wrong
+
+
+def _agree(
+    diary: Diary, what: str, found: list[tuple[int, int]], true: list[tuple[int, int]], seconds: float
+) -> list[str]:
+    """Compare two sets of stretches, each walk by itself and in all; ends may be off by ``seconds``."""
+    wrong = []
+    limit_us = seconds * 1e6
+    marks = [walk.start_us for walk in diary.walks] + [EVER_US]
+    for low, high in zip([0, *marks], marks, strict=False):
+        here, there = _inside(found, low, high), _inside(true, low, high)
+        extra, missing = _length(_without(here, there)), _length(_without(there, here))
+        if extra > limit_us or missing > limit_us:
+            wrong.append(f"{diary.at(low)}: {what} {extra / 1e6:.2f} s too much, {missing / 1e6:.2f} s too little")
+    return wrong
+
+
+def _of(spans: Iterable[Span], *states: LedgerState) -> list[tuple[int, int]]:
+    return _union((span.start_us, span.end_us) for span in spans if span.state in states)
+
+
+def _union(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        elif end > start:
+            found.append((start, end))
+    return found
+
+
+def _inside(spans: list[tuple[int, int]], low: int, high: int) -> list[tuple[int, int]]:
+    return [(max(a, low), min(b, high)) for a, b in spans if a < high and b > low]
+
+
+def _without(spans: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    found = []
+    for start, end in spans:
+        for low, high in _inside(others, start, end):
+            if low > start:
+                found.append((start, low))
+            start = high
+        if end > start:
+            found.append((start, end))
+    return found
+
+
+def _length(spans: Iterable[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in spans)
+
+
+def _straddling(pendant: Pendant) -> dict[bytes, int]:
+    """Return the frames of which nothing tells when they were recorded, and when they seem to have been.
+
+    A block that is not full waits in the pendant's RAM while the microphone sleeps, or until the next walk, and bears
+    the time at which it was full at last: when the next frame had no room in it.
+    """
+    found: dict[bytes, int] = {}
+    for block in pendant.storage.blocks:
+        frames = unpack(block.raw)[0]
+        if block.spans and block.at_us - block.spans[-1][1] > SECOND_US:
+            found.update(dict.fromkeys(frames, block.at_us))
+        for index in range(len(block.spans) - 1, 0, -1):
+            if block.spans[index][0] - block.spans[index - 1][1] > SECOND_US:
+                found.update(dict.fromkeys(frames[:index], block.spans[index][0]))
+                break
+    return found
+
+
+def _waited(pendant: Pendant) -> dict[bytes, int]:
+    """Return the frames that share a block with some from before a pause, and when the last of those was.
+
+    Where that was withheld the whole block is left out: nothing tells which of its frames are older.
+    """
+    found: dict[bytes, int] = {}
+    for block in pendant.storage.blocks:
+        frames = unpack(block.raw)[0]
+        for index in range(len(block.spans) - 1, 0, -1):
+            if block.spans[index][0] - block.spans[index - 1][1] > SECOND_US:
+                found.update(dict.fromkeys(frames[index:], block.spans[index - 1][1]))
+                break
+    return found
+
+
+class _Fates:
+    """What became of what was played, looked up by time."""
+
+    def __init__(self, record: Sequence[Truth]) -> None:
+        self._record = record
+        self._starts = [truth.start_us for truth in record]
+
+    def at(self, boot_us: int) -> Fate | None:
+        """Return what became of a moment; None when nothing was played then."""
+        index = bisect_right(self._starts, boot_us) - 1
+        return self._record[index].fate if index >= 0 and boot_us < self._record[index].end_us else None
