@@ -50,7 +50,7 @@ _TABLES: dict[str, str] = {
     " JOIN sources o ON o.n = r.source_n ORDER BY r.n",
     "offline_runs": "SELECT r.n, r.id, o.id AS source_id, r.reading_n, r.state, r.store, r.first_seq, r.last_seq,"
     " r.at_seq, r.at_frame, r.frames, r.heard, r.start_us, r.uncertainty_us, r.guessed, r.earliest_us, r.latest_us,"
-    " r.left_out_us FROM offline_runs r JOIN sources o ON o.n = r.source_n ORDER BY r.n",
+    " r.left_out_us, r.decided FROM offline_runs r JOIN sources o ON o.n = r.source_n ORDER BY r.n",
     "offline_losses": "SELECT o.id AS source_id, l.reading_n, l.store, l.first, l.last, l.records, l.why, l.start_us,"
     " l.end_us, l.settled FROM offline_losses l JOIN sources o ON o.n = l.source_n ORDER BY l.n",
     "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",

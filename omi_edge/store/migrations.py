@@ -292,7 +292,7 @@ CREATE TABLE offline_runs (
     store INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, at_seq INTEGER NOT NULL,
     at_frame INTEGER NOT NULL, frames INTEGER NOT NULL, heard INTEGER NOT NULL DEFAULT 0, start_us INTEGER,
     uncertainty_us INTEGER NOT NULL, guessed INTEGER NOT NULL DEFAULT 0, earliest_us INTEGER, latest_us INTEGER,
-    left_out_us INTEGER NOT NULL DEFAULT 0
+    left_out_us INTEGER NOT NULL DEFAULT 0, decided INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX offline_runs_source ON offline_runs (source_n, n);
 CREATE INDEX offline_runs_open ON offline_runs (source_n, store, last_seq) WHERE state IN ('unknown', 'held', 'placed');

@@ -23,7 +23,8 @@ BEFORE = 8
 """Runs that began before a stretch and are looked at for reaching into it; a choice: only guessed times overlap."""
 _RUN = (
     "r.n, r.id, o.id, r.reading_n, r.state, r.store, r.first_seq, r.last_seq, r.at_seq, r.at_frame, r.frames, r.heard,"
-    " r.start_us, r.uncertainty_us, r.guessed, r.earliest_us, r.latest_us, r.left_out_us"
+    " r.start_us, r.uncertainty_us, r.guessed, r.earliest_us, r.latest_us, r.left_out_us,"
+    " r.decided"
 )
 _READING = "n, away_us, connected_us, read_us, offset_us, ledger_us, codec, step, head_store, head_position, complete"
 _LOSS = "n, reading_n, store, first, last, records, why, start_us, end_us, settled"
@@ -127,6 +128,8 @@ class RunRow(msgspec.Struct, frozen=True):
     """Between which it was recorded, where its time was not known."""
     left_out_us: int
     """What of it was thrown away undecoded, or is there already."""
+    decided: bool
+    """Whether the owner wants it although it may be of a time when they withheld recording."""
 
 
 class LossRow(msgspec.Struct, frozen=True):
@@ -331,6 +334,17 @@ def unplaced(conn: Connection, source_id: str, limit: int) -> list[RecordRow]:
     return [RecordRow(row[0], row[1], row[2], row[3], bytes(row[4])) for row in rows]
 
 
+def count_unplaced(conn: Connection, source_id: str, limit: int) -> int:
+    """Return how many of those there are, ``limit`` at most."""
+    at = placing(conn, source_id)
+    row = conn.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM offline_records WHERE source_n = ? AND (store, seq) >= (?, ?)"
+        " AND (store, seq) < (?, ?) LIMIT ?)",
+        (sources.number(conn, source_id), *at.placed, *at.final, limit),
+    ).fetchone()
+    return int(row[0])
+
+
 def heads(conn: Connection, source_id: str, reading_n: int, size: int) -> list[tuple[int, int, bytes]]:
     """Return store, number and the first ``size`` bytes of all final unplaced records of a reading, in order."""
     at = placing(conn, source_id)
@@ -401,6 +415,17 @@ def settle_run(
         " latest_us = ? WHERE n = ?",
         (state.value, start_us, uncertainty_us, int(guessed), earliest_us, latest_us, run_n),
     )
+
+
+def may_be_of(conn: Connection, run: RunRow) -> list[ReadingRow]:
+    """Return the readings that a run may be of, in order: up to the one under which it was fetched."""
+    first = records(conn, run, 1)
+    return readings(conn, run.source_id, first[0].reading_n) if first else [get_reading(conn, run.reading_n)]
+
+
+def reassign(conn: Connection, run_n: int, reading_n: int) -> None:
+    """Say that a run was recorded before another reading than was thought."""
+    conn.execute("UPDATE offline_runs SET reading_n = ? WHERE n = ?", (reading_n, run_n))
 
 
 def move_run(conn: Connection, run_n: int, start_us: int) -> None:
@@ -479,7 +504,7 @@ def decide(conn: Connection, run_id: str, *, wanted: bool) -> RunRow:
     if run.state is not RunState.HELD:
         raise BadInput("this recording does not wait for a decision: it was decided, or never had to be.")
     if wanted:
-        conn.execute("UPDATE offline_runs SET state = 'placed' WHERE n = ?", (run.n,))
+        conn.execute("UPDATE offline_runs SET state = 'placed', decided = 1 WHERE n = ?", (run.n,))
     else:
         conn.execute("UPDATE offline_runs SET state = 'discarded' WHERE n = ?", (run.n,))
         _release(conn, get_run(conn, run.n), run.at_seq)

@@ -183,6 +183,7 @@ def use_offline(do: Exercise) -> None:
     do(offline.source_ids)
     do(offline.placing, source_id)
     do(offline.unplaced, source_id, 10)
+    do(offline.count_unplaced, source_id, 10)
     do(offline.heads, source_id, reading_n, 4)
     new = [offline.NewRun(goes_on, 0, record.seq, 0, record.seq, 10, None, 0) for goes_on in (False, True)]
     do(
@@ -198,6 +199,8 @@ def use_offline(do: Exercise) -> None:
     do(offline.get_run, run.n)
     do(offline.open_runs, source_id)
     do(offline.around, run)
+    do(offline.may_be_of, run)
+    do(offline.reassign, run.n, reading_n)
     do(offline.records, run, 10)
     do(offline.heard, run, frames=5, at_seq=run.first_seq, at_frame=5, left_out_us=0)
     do(offline.belongs, source_id, do(offline.held, source_id)[0].id)
