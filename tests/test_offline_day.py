@@ -395,3 +395,33 @@ async def test_a_full_disk_at_the_connection_keeps_nothing_from_being_fetched_la
         await world.clock.advance(60)
         assert daemon.devices.fetching(pendant.address).state is FetchState.DONE
         assert set(frames_between(pendant, 0, EVER_US)) <= await frames_there(daemon, pendant)
+
+
+async def test_what_cannot_be_heard_of_one_pendant_keeps_no_other_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A defect of ours, in what one pendant stored: nothing of it is let go of, and the rest goes on."""
+    good, bad = world.pendant(faults=FAST), world.pendant("cv1-3.0.18", faults=FAST)
+    hear = recovery.Recovery._hear
+    async with world.daemon() as daemon:
+        await world.paired(daemon, bad)
+        await world.paired(daemon, good)
+        await world.hear(bad, 5)
+        source_id = (await chunks_of(daemon, bad))[0].source_id
+
+        async def failing(self: recovery.Recovery, run: RunRow, fetching: bool) -> bool:
+            if run.source_id == source_id:
+                raise ZeroDivisionError
+            return await hear(self, run, fetching)
+
+        monkeypatch.setattr(recovery.Recovery, "_hear", failing)
+        for pendant in (bad, good):
+            pendant.go_away(20)
+            await world.hear(pendant, 40)
+        assert {run.state for run in await runs_of(daemon, good)} == {RunState.HEARD}
+        assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, source_id)) > 0
+        monkeypatch.undo()
+        register()
+        await world.clock.advance(700)
+        assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, source_id)) == 0
+    assert "stored audio cannot be heard" in caplog.text

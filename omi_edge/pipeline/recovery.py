@@ -46,6 +46,7 @@ BUSY_JOBS = 2
 BUSY_SECONDS = 1.0
 BUSY_LIMIT_SECONDS = 60.0
 RETRY_SECONDS = 10.0
+DEFECT_SECONDS = 600.0
 HELD_NOTICE = "stored-audio-held"
 
 
@@ -89,7 +90,7 @@ class Recovery:
             try:
                 self._work.clear()
                 try:
-                    worked = [await self._tend(source_id) for source_id in await self._db.read(offline.source_ids)]
+                    worked = [await self._try(source_id) for source_id in await self._db.read(offline.source_ids)]
                 except (DiskFull, VaultBusy) as error:
                     log.warning("stored audio waits to be heard", extra={"cause": error.slug})
                     self._ears.clear()  # what they heard is heard again
@@ -101,6 +102,18 @@ class Recovery:
                 await self._let_others_go_first()
             else:
                 await self._work.wait()
+
+    async def _try(self, source_id: str) -> bool:
+        """Do the next of a source. What cannot be heard of one stays where it is, and keeps no other waiting."""
+        try:
+            return await self._tend(source_id)
+        except (DiskFull, VaultBusy):
+            raise
+        except Exception as error:  # noqa: BLE001 whatever is wrong with its records: the others' are not
+            log.error("stored audio cannot be heard", extra={"source": source_id, "cause": type(error).__name__})
+            self._ears.clear()
+            self._clock.call_later(DEFECT_SECONDS, self._work.set)
+            return False
 
     async def _tend(self, source_id: str) -> bool:
         """Do the next of what is to be done for a source; False when there is nothing."""
