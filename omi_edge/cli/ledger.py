@@ -55,8 +55,8 @@ _OF_CLIENTS = {"device_silent": ("connected, nothing sent", "connected with noth
 def ledger(settings: Settings, day: str | None, source: str | None) -> None:
     """Show what became of every second of a day.
 
-    Heard, lost, muted, out of range and so on, for each pendant. What may have had several causes counts as unknown,
-    with the causes that fit.
+    Heard, lost, muted, out of range and so on, for each pendant and each client that streams. What may have had
+    several causes counts as unknown, with the causes that fit.
     """
     wanted = None if day is None else parse(day, settings.zone).astimezone(settings.zone).date().isoformat()
     query = {name: value for name, value in (("day", wanted), ("source", source)) if value is not None}
@@ -69,7 +69,7 @@ async def _show(settings: Settings, query: dict[str, str]) -> None:
     if settings.json:
         return print_json(found)
     if not found.items:
-        print("No pendant was known that day.")
+        print("Nothing that streams was known that day.")
     for number, item in enumerate(found.items):
         if number:
             print()

@@ -130,6 +130,11 @@ class Fetch:
                     wait_seconds = min(2 * wait_seconds, LAST_WAIT_SECONDS)
         except OmiEdgeError as error:  # of the store: the next connection tries again
             log.warning("stored audio was not fetched", extra={"cause": error.slug})
+        except Exception as error:  # noqa: BLE001 nobody else sees what ends this task; live capture goes on
+            log.error("fetching stored audio is defective", extra={"cause": type(error).__name__})
+            self._become(
+                FetchState.WAITING, "A defect of omi-edge keeps it from being fetched; the log has the details."
+            )
         finally:
             self._recovery.fetching(self._source_id, False)
 

@@ -115,4 +115,4 @@ def test_a_person_sees_bar_sums_and_sentence_plain_in_a_pipe(place: Place, empty
     assert item["source_id"] == "src_grey"
     assert sum(row["seconds"] for row in item["sums"]) == pytest.approx(item["seconds"], abs=0.01)
     assert (wrong.code, "is not a time" in wrong.err) == (2, True)
-    assert long_ago.out == "No pendant was known that day.\n"
+    assert long_ago.out == "Nothing that streams was known that day.\n"
