@@ -222,9 +222,8 @@ async def _watch(settings: Settings, text: str | None) -> None:
         devices_of = {source.id: source.device_id or source.id for source in sources.items}
         names = {item.id: item.name for item in remembered}
         names |= {source_id: names[device] for source_id, device in devices_of.items() if device in names}
-        settings.say("Following; Ctrl-C ends it.")
         sieve = offline.Sieve()
-        async for event in client.events(kinds=WATCHED):
+        async for event in client.events(kinds=WATCHED, on_open=lambda: settings.say("Following; Ctrl-C ends it.")):
             subject = str(event.data.get("source_id") or (event.data.get("id") if event.kind in ABOUT_PENDANTS else ""))
             if chosen is not None and subject and devices_of.get(subject, subject) != chosen:
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,11 +92,15 @@ class ApiClient:
                 yield piece
 
     async def events(
-        self, *, after: int | None = None, kinds: tuple[str, ...] = ()
+        self, *, after: int | None = None, kinds: tuple[str, ...] = (), on_open: Callable[[], None] = lambda: None
     ) -> AsyncGenerator[wire.EventItem, None]:
-        """Yield what happens until the daemon stops; with ``after``, first what is kept since that event."""
+        """Yield what happens until the daemon stops; with ``after``, first what is kept since that event.
+
+        ``on_open`` is called once nothing that happens from then on is missed.
+        """
         query: Query = {"after": after, "kinds": ",".join(kinds) or None}
         async with self._answered("GET", "/v1/events", query) as response:
+            on_open()
             async for line in response.content:
                 if line.startswith(b"data:"):
                     yield _decoded(line[5:].strip(), wire.EventItem)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,10 @@ def daemon(home: Place) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_what_happens_is_watched_until_ctrl_c(home: Place, daemon: subprocess.Popen[str]) -> None:
-    home("--data", "D", "--passphrase-file", "F", "status")  # waits until the daemon answers
+    # without the passphrase: with it a status that comes first would open the vault, and the daemon could not
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while home("--data", "D", "status").code != 0:
+        assert time.monotonic() < give_up, (home.home / "run.log").read_text()
     with home.start("--data", "D", "devices", "watch", "grey", "--json") as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
