@@ -56,6 +56,11 @@ def test_environment_values_take_the_type_of_the_default() -> None:
         ("[listen]\nvad_open = 0.3\nvad_close = 0.4\n", "vad_close"),
         ("[wearer]\ntime_zone = 'Mars/Olympus'\n", "Europe/Berlin"),
         ("[wearer]\ntime_zone = '../../etc/passwd'\n", "Europe/Berlin"),
+        ("[models]\nendpoint = 'http://hub.example'\n", "models.endpoint must be an address like https://host"),
+        ("[models]\nendpoint = ''\n", "models.endpoint"),
+        ("[models]\nproxy = 'socks5://host:1'\n", "models.proxy must be an address like http://host"),
+        ("[models]\nproxy = 'http://me@host:1'\n", "models.proxy must not hold a name or password"),
+        ("[models]\nproxy = 'http://host:99999'\n", "models.proxy"),
         ("[web\n", "not valid TOML"),
     ],
 )

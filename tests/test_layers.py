@@ -57,6 +57,15 @@ TIME_ALLOWED = {
 }
 CONNECTS_ALLOWED = {"omi_edge/store/connection.py"}
 
+CONNECTS_OUT = {
+    "omi_edge/models/hub.py": "fetches models, for `omi-edge models pull` alone",
+    "omi_edge/models/certificates.py": "reads the certificate that such a download refused",
+    "omi_edge/web/client.py": "the daemon's own API",
+    "omi_edge/cli/stream.py": "a daemon's socket, at the address that was typed",
+}
+CONNECTING = {"ClientSession", "open_connection", "create_connection", "urlopen", "HTTPSConnection", "HTTPConnection"}
+FETCHING = {"omi_edge.models.hub", "omi_edge.models.pull", "omi_edge.models.certificates"}
+
 MODEL_LIBRARIES = {
     "onnxruntime", "faster_whisper", "ctranslate2", "pocketsphinx", "av", "numpy", "dateparser", "sqlcipher3",
     "bleak", "aiohttp", "opuslib", "cryptography", "sounddevice",
@@ -196,6 +205,19 @@ def test_only_the_database_module_opens_connections(path: Path) -> None:
             assert "sqlite3" not in [alias.name for alias in node.names], (
                 f"{path}:{node.lineno} an unencrypted database"
             )
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_else_opens_connections(path: Path) -> None:
+    where = str(path.relative_to(ROOT))
+    names = {found.attr for found in ast.walk(tree(path)) if isinstance(found, ast.Attribute)}
+    names |= {found.id for found in ast.walk(tree(path)) if isinstance(found, ast.Name)}
+    assert bool(names & CONNECTING) == (where in CONNECTS_OUT), where
+    imports = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom) and node.module]
+    fetching = {node.module for node in imports} & FETCHING
+    fetching |= {f"{node.module}.{alias.name}" for node in imports for alias in node.names} & FETCHING
+    if fetching:
+        assert where.startswith("omi_edge/models/") or where == "omi_edge/cli/models.py", f"{where} can fetch models"
 
 
 def loaded(*arguments: str) -> set[str]:

@@ -50,6 +50,7 @@ VERBS = {
     "ledger": ("omi_edge.cli.ledger:ledger", "Show what became of every second of a day."),
     "status": ("omi_edge.cli.service:status", "Show what works, what waits and what needs attention."),
     "notices": ("omi_edge.cli.service:notices", "Show what the owner should know, and acknowledge it."),
+    "models": ("omi_edge.cli.models:models", "List, fetch, check and carry model files."),
     "doctor": ("omi_edge.cli.doctor:doctor", "Check this machine; each finding with its cure."),
     "virtual-pendant": (
         "omi_edge.cli.virtual_pendant:virtual_pendant",
