@@ -208,7 +208,10 @@ def _opened(path: Path) -> Iterator[Any]:
 def _audio(container: Any) -> Any:
     if not container.streams.audio:
         raise AudioError("the recording has no audio track.")
-    return container.streams.audio[0]
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise AudioError("the recording is of a kind of audio that nothing here can decode.")
+    return stream
 
 
 def _moment(text: str | None) -> int | None:

@@ -209,6 +209,15 @@ class TestDamage:
         with pytest.raises(AudioError, match="not audio that can be read"):
             Recording(path)
 
+    def test_a_wav_of_a_codec_that_nobody_knows_is_told(self, recordings: Made, tmp_path: Path) -> None:
+        content = bytearray(recordings["wav", 16_000, 1].read_bytes())
+        at = content.index(b"fmt ") + 8
+        content[at : at + 2] = b"\xf0\xf0"
+        path = tmp_path / "a.wav"
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match="nothing here can decode"):
+            Recording(path)
+
     @pytest.mark.parametrize("kind", ["ogg", "mp3", "m4a", "flac"])
     def test_what_comes_after_a_damaged_part_is_kept(self, recordings: Made, tmp_path: Path, kind: str) -> None:
         content = bytearray(recordings[kind, 48_000, 2].read_bytes())
