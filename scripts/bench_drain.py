@@ -66,6 +66,10 @@ class _Nobody:
     async def lost(self, loss: Loss, cursor: Cursor) -> None:
         """See Keeper."""
 
+    async def kept(self, store: int, since: int, most: int) -> Sequence[tuple[int, bytes]]:
+        """See Keeper."""
+        return ()
+
     def progress(self, done_bytes: int, total_bytes: int) -> None:
         """See Keeper."""
 
@@ -116,7 +120,7 @@ async def _measure(profile: str, seconds: int, packets: dict[int, list[bytes]]) 
                 spoken = packets[pendant.profile.codec.frame_us]
                 playing = asyncio.create_task(pendant.play_packets(spoken * 20))
                 ticking = asyncio.create_task(tick())
-                times = {}
+                times: dict[FetchState, int] = {}
                 while FetchState.DONE not in times:
                     event = await events.get()
                     if event.kind == "offline" and "total_bytes" in event.data:

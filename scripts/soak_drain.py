@@ -75,8 +75,8 @@ BY_ITSELF = (StoredFate.SELF_FREED, StoredFate.SELF_FREED_UNSEEN, StoredFate.OVE
 """What a pendant gives up without our word."""
 SECONDS_OFF = 1.0
 EVER_US = 1 << 62
-LOSSY = ("single-file", "custody", "no-auto-advance")
-"""Those that keep what they have sent until they are told; here notifications of stored audio may get lost."""
+LOSSY = ("single-file", "multi-file", "custody", "no-auto-advance")
+"""Here notifications of stored audio may get lost; a ring that frees what it has sent would give up most of a read."""
 CONFIG = Config(
     audio=AudioConfig(keep_silence=864_000),  # every frame can be compared
     conversation=ConversationConfig(silence=30.0),

@@ -30,6 +30,8 @@ class CrashingKeeper:
         self.cursor: Cursor | None = None
         self.met: Cursor | None = None
         """The first: what was gone before it was never ours to miss."""
+        self.final = (0, 0)
+        """Store and number before which nothing changes any more."""
         self.losses: list[Loss] = []
         self.transactions = 0
         self.on_crash: Callable[[], None] = lambda: None
@@ -52,11 +54,19 @@ class CrashingKeeper:
 
     async def freed(self, cursor: Cursor) -> None:
         """See Keeper."""
-        self._commit(cursor)
+        self._commit(cursor, final=True)
 
     async def lost(self, loss: Loss, cursor: Cursor) -> None:
         """See Keeper."""
         self._commit(cursor, loss=loss)
+
+    async def kept(self, store: int, since: int, most: int) -> Sequence[tuple[int, bytes]]:
+        """See Keeper."""
+        if self._dead:
+            self._die()
+        first = max((store, since), self.final)
+        places = sorted(place for place in self.records if place[0] == store and place >= first)
+        return [(place[1], self.records[place].raw) for place in places[:most]]
 
     def progress(self, done_bytes: int, total_bytes: int) -> None:
         """See Keeper."""
@@ -67,7 +77,9 @@ class CrashingKeeper:
         """How often each record was kept, by its bytes."""
         return Counter(record.raw for record in self.records.values())
 
-    def _commit(self, cursor: Cursor, *, records: Sequence[Record] = (), loss: Loss | None = None) -> None:
+    def _commit(
+        self, cursor: Cursor, *, records: Sequence[Record] = (), loss: Loss | None = None, final: bool = False
+    ) -> None:
         self.transactions += 1
         dies = self._crash_at is not None and self.transactions >= self._crash_at
         if self._dead or (dies and not self._after):
@@ -75,6 +87,9 @@ class CrashingKeeper:
         # as a file would have it: read back from its bytes
         self.cursor = msgspec.json.decode(msgspec.json.encode(cursor), type=Cursor)
         self.met = self.met or self.cursor
+        assert all((record.store, record.seq) >= self.final for record in records), "what is final is replaced"
+        if final:
+            self.final = max(self.final, (cursor.store, cursor.position))
         self.records |= {(record.store, record.seq): record for record in records}
         if loss is not None:
             self.losses.append(loss)
@@ -103,7 +118,8 @@ def check_freed(pendant: Pendant, keeper: CrashingKeeper) -> None:
 def check_all(pendant: Pendant, keeper: CrashingKeeper) -> None:
     """Assert that everything is home: once, in order, and that what is missing is named, no less and no more.
 
-    After a drain that ended well, of a pendant that loses no notification on the way.
+    After a drain that ended well, of a pendant of which no notification gets lost on the way, or which frees nothing
+    until it is told.
     """
     check_freed(pendant, keeper)
     blocks, raws = pendant.storage.blocks, keeper.raws
@@ -126,3 +142,25 @@ def check_all(pendant: Pendant, keeper: CrashingKeeper) -> None:
         assert all(here[0] != there[0] or here[1:] < there[1:] for here, there in pairwise(kept)), "out of order"
     else:
         assert kept == sorted(kept, key=lambda place: place[1:]), "out of order"
+
+
+def check_lossy_files(pendant: Pendant, keeper: CrashingKeeper) -> None:
+    """Assert that all is home that can be, of a pendant whose notifications get lost and that frees them by itself.
+
+    What it was told to free is there once and in order. Of a file that it freed by itself the rest may be shifted, and
+    is named: as many blocks as are missing where a notification is a block; else what is behind the hole is no block.
+    """
+    check_freed(pendant, keeper)
+    blocks, raws = pendant.storage.blocks, keeper.raws
+    assert not [block for block in blocks if block.fate is StoredFate.STORED], "something was left behind"
+    assert max(raws.values(), default=1) == 1, "something came twice"
+    had = {block.raw: (block.store, block.seq) for block in blocks if block.fate in (StoredFate.FREED, *BY_ITSELF)}
+    holed = {loss.store for loss in keeper.losses}
+    kept = [(store, had.get(keeper.records[store, seq].raw)) for store, seq in sorted(keeper.records)]
+    assert all(place is not None or store in holed for store, place in kept), "something came that was never stored"
+    here = [place for _, place in kept if place is not None]
+    assert all(one[0] != other[0] or one < other for one, other in pairwise(here)), "out of order"
+    missing = len(had) - len(here)
+    assert missing == 0 or keeper.losses, "a loss is not named"
+    if pendant.mtu >= 447:
+        assert sum(loss.records for loss in keeper.losses) == missing, "a loss is missing, or invented"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from omi_edge.capture.blocks import BLOCK_BYTES, Record, digest, record_of_file
 from omi_edge.capture.dialogue import ANSWER_SECONDS, Dialogue
-from omi_edge.capture.stored import GATHER_RECORDS, GATHER_SECONDS, Stumble, Tally
+from omi_edge.capture.stored import GATHER_RECORDS, GATHER_SECONDS, LOOK_RECORDS, Stumble, Tally, overlap
 from omi_edge.errors import LinkLost
 
 OK, END, DELETED = 0, 100, 200
@@ -20,15 +20,23 @@ Payload = Callable[[bytes], bytes | int | None]
 
 
 class AnotherFile(Exception):
-    """The file is not the one that the cursor speaks of; never leaves ``capture``."""
+    """The file is not the one that the cursor speaks of, or what was kept has a hole; never leaves ``capture``."""
 
 
 class Transfer:
-    """One read of a file from the block before the cursor to its end."""
+    """One read of a file to its end, from the block before the cursor, or from the first of ``known`` on.
 
-    def __init__(self, tally: Tally, size: int, began: int | None, *, may_repeat: bool = False) -> None:
+    ``known``: what was kept, in order, of which nobody knows yet whether it is whole. What equals it is not kept again;
+    from the first block that does not, all is. With ``anywhere`` it is the same file, too, when only some of it comes
+    again at another place; without, the first must be equal.
+    """
+
+    def __init__(
+        self, tally: Tally, size: int, began: int | None, *, may_repeat: bool = False,
+        known: Sequence[tuple[int, bytes]] = (), anywhere: bool = False,
+    ) -> None:  # fmt: skip
         self.size = size
-        self.start = last_block(tally.cursor.position)
+        self.start = known[0][0] if known else last_block(tally.cursor.position)
         self.fed = self.start
         """Offset behind the last byte that came."""
         self.digests = bytearray()
@@ -36,6 +44,11 @@ class Transfer:
         self._tally = tally
         self._may_repeat = may_repeat
         """Whether equal blocks at the end may be stale memory: kept only once the file was checked."""
+        self._known = dict(known)
+        """What may still come again as it was kept."""
+        self._anywhere = known[:LOOK_RECORDS] if anywhere else ()
+        self._undecided = False
+        """Whether it may be another file."""
         self._began = began
         self._rest = bytearray()
         self._records: list[Record] = []
@@ -55,8 +68,12 @@ class Transfer:
             del self._rest[:BLOCK_BYTES]
             self._take(self.fed - len(self._rest) - len(raw), raw)
 
-    async def keep(self, *, checked: bool = False) -> None:
-        """Make durable what has come."""
+    async def keep(self, *, checked: bool = False, ended: bool = False) -> None:
+        """Make durable what has come. Raises AnotherFile when that is clear once it has ``ended``."""
+        if self._undecided and not ended:
+            return
+        if self._undecided:
+            self._decide()
         count = len(self._records)
         if self._may_repeat and not checked:
             count = max(0, count - equal_at_the_end(bytes(self.digests)))
@@ -68,11 +85,26 @@ class Transfer:
     def _take(self, offset: int, raw: bytes) -> None:
         cursor = self._tally.cursor
         self.digests += digest(raw)
-        if offset < cursor.position and offset == self.start and not self._records:
+        if self._known:
+            if self._known.pop(offset, None) == raw:
+                return
+            if offset == self.start:
+                if not self._anywhere:
+                    raise AnotherFile
+                self._undecided = True
+            self._known.clear()
+        elif offset < cursor.position and offset == self.start and not self._records:
             if digest(raw) != cursor.tail:
                 raise AnotherFile
             return
         self._records.append(record_of_file(cursor.store, offset, raw, self._began))
+        if self._undecided and (len(self._records) >= 2 * LOOK_RECORDS or offset + len(raw) == self.size):
+            self._decide()
+
+    def _decide(self) -> None:
+        if not overlap(self._anywhere, b"".join(record.raw for record in self._records)):
+            raise AnotherFile
+        self._undecided = False
 
 
 def last_block(position: int) -> int:
@@ -125,7 +157,7 @@ async def _take(talk: Dialogue, transfer: Transfer, beat: bytes, payload: Payloa
             kept_us = kept_us if transfer.waiting else now_us
             if isinstance(content, int):
                 if content == END and answered:
-                    await transfer.keep()
+                    await transfer.keep(ended=True)
                     return
                 if content != OK:
                     raise Stumble(f"it refused to send with status {content}")

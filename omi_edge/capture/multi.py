@@ -2,26 +2,33 @@
 
 The pendant deletes a file by itself once it has sent the last byte, unless it is the one being recorded: what is read
 must be taken as the only copy. Indices move when a file goes, so the list is read again before each command.
+
+What was kept may have a hole where a notification got lost, and the link may break off before the sizes are compared.
+So what is not final begins some way before the cursor again: where that differs there is still time to stop before the
+last byte is sent, and the file is read anew from where it is not final yet.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
 from omi_edge.capture.blocks import BLOCK_BYTES
 from omi_edge.capture.device import MIN_EPOCH
 from omi_edge.capture.dialogue import ANSWER_SECONDS, Dialogue
-from omi_edge.capture.files import OK, AnotherFile, Transfer, receive
+from omi_edge.capture.files import OK, AnotherFile, Transfer, last_block, receive
 from omi_edge.capture.persevere import persevere
-from omi_edge.capture.stored import Loss, Stumble, Tally, Why
+from omi_edge.capture.stored import FEW_RECORDS, Loss, Stumble, Tally, Why
 from omi_edge.errors import BadPeripheral
 
 STOP, LIST, HEARTBEAT = b"\x03", b"\x10", b"\x32"
 NOT_FOUND = 7
 MOST_FILES = 1000
 """A status with more of them is one of generation A, as Omi's app takes it (dossier §6.4)."""
+AGAIN_BLOCKS = 64
+"""That are read again after an interruption, at most: our choice, 1.7 s at the pace of the ring (dossier §6.5)."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -73,6 +80,10 @@ class _Fetch:
         self._tally = tally
         self._left: set[int] = set()
         """Files that the pendant does not delete: the one being recorded."""
+        self._doubtful = False
+        """Whether what was kept of the file did not come again where it was to."""
+        self._strange: int | None = None
+        """The file of which nothing of the little that was kept came again; that may have been a hole."""
 
     async def once(self) -> bool:
         """Read one file and see it deleted; False when there is none."""
@@ -87,7 +98,7 @@ class _Fetch:
             self._tally.begin_store(file.name, 0, end=file.size)
         self._tally.cursor = msgspec.structs.replace(self._tally.cursor, end=file.size)
         if self._tally.cursor != cursor:  # durable before it is read: once it was sent only the cursor knows of it
-            await self._tally.keeper.freed(self._tally.cursor)
+            await self._tally.keeper.keep((), self._tally.cursor)
         self._tally.left(self._bytes_left(files))
         if self._tally.cursor.position < file.size and not await self._read(files.index(file), file):
             return True
@@ -125,17 +136,25 @@ class _Fetch:
     async def _read(self, index: int, file: File) -> bool:
         """Read a file to its end; False when it must be looked at anew."""
         entry = self._tally.cursor
-        transfer = Transfer(self._tally, file.size, file.name)
+        known, first = await self._known()
+        transfer = Transfer(self._tally, file.size, file.name, known=known, anywhere=first)
         command = read(index, transfer.start)
         try:
             await receive(self._talk, transfer, command, STOP, HEARTBEAT, lambda value: payload(value, file.name))
         except AnotherFile:
+            if known and not first:
+                self._doubtful = True
+                raise Stumble("what came is not what was kept") from None
+            if len(known) < FEW_RECORDS and file.name >= MIN_EPOCH and file.name != self._strange:
+                self._strange = file.name
+                raise Stumble("what came is not what was kept") from None
             gone = self._tally.cursor  # it only had the size, or the name, of the one that was read before
             if gone.position < gone.end:
                 await self._lose(gone.position, gone.end, gone.end - gone.position, Why.FREED)
             self._tally.begin_store(file.name, 0, end=file.size)
             await self._talk.hush(STOP)
             return False
+        self._doubtful = False
         missing = file.size - transfer.fed
         if missing == 0:
             return True
@@ -143,9 +162,18 @@ class _Fetch:
         if any(other.name == file.name for other in await self._list()):
             self._tally.cursor = entry
             raise Stumble("it sent less than it has")
-        await self._lose(entry.position, file.size, missing, Why.GARBLED)
+        await self._lose(min(entry.position, transfer.start), file.size, missing, Why.GARBLED)
         await self._forget()
         return False
+
+    async def _known(self) -> tuple[Sequence[tuple[int, bytes]], bool]:
+        """Return what of the file is to come again, and whether that is the first that is not final."""
+        keeper, cursor = self._tally.keeper, self._tally.cursor
+        whole = await keeper.kept(cursor.store, 0, AGAIN_BLOCKS)
+        since = last_block(cursor.position) - (AGAIN_BLOCKS - 1) * BLOCK_BYTES
+        first = self._doubtful or not whole or since <= whole[0][0]
+        known = whole if first else await keeper.kept(cursor.store, since, AGAIN_BLOCKS)
+        return [(offset, raw) for offset, raw in known if offset < cursor.position], first
 
     async def _delete(self, file: File) -> None:
         """See that a file which was read whole is gone."""

@@ -2,7 +2,9 @@
 
 Firmware 3.0.21 frees what it has sent, so a read must be taken as the only one; others free when told. After an
 interruption a read begins where the ring begins: the record that we kept last is in it when it was not freed, and tells
-whether it is still the same ring. Sequence numbers alone do not: a ring that was cleared counts from 0 again.
+whether it is still the same ring. Sequence numbers alone do not: a ring that was cleared counts from 0 again. What was
+kept may have a hole, though, where a notification got lost and the link broke off before the check: then some of it
+comes again at another place, and all that is still there is kept anew.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from omi_edge.capture.blocks import RECORD_BYTES, digest, record_of_ring
 from omi_edge.capture.dialogue import ANSWER_SECONDS, Dialogue
 from omi_edge.capture.persevere import persevere
 from omi_edge.capture.ringwire import ACK_NOT_READY, ACK_OK, ACK_OTHER_RING, ACK_OUT_OF_RANGE, Ack, Begin, Data, Done
-from omi_edge.capture.stored import GATHER_RECORDS, GATHER_SECONDS, Loss, Stumble, Tally, Why
+from omi_edge.capture.stored import (
+    FEW_RECORDS,
+    GATHER_RECORDS,
+    GATHER_SECONDS,
+    LOOK_RECORDS,
+    Loss,
+    Stumble,
+    Tally,
+    Why,
+    overlap,
+)
 from omi_edge.errors import BadPeripheral, LinkLost
 
 READ_RECORDS = 512
@@ -41,6 +53,8 @@ class _Fetch:
         """Whether the cursor is known to be of this ring."""
         self._doubtful = False
         """Whether what was kept last differs from what came for it: one of the two has a hole."""
+        self._strange = False
+        """Whether nothing of the little that was kept came again; that may have been a hole."""
         self._most = READ_RECORDS
         self._failed = 0
         """Records that are missing of a transfer that failed its check; it began where the cursor stands."""
@@ -59,8 +73,7 @@ class _Fetch:
         start = info.read_seq
         if self._doubtful:  # what is still there is kept anew
             self._doubtful = False
-            position = min(start, self._tally.cursor.position)
-            self._tally.cursor = msgspec.structs.replace(self._tally.cursor, position=position, tail=b"")
+            await self._go_back(start)
         # at least up to the record that tells whether what was kept is whole
         count = min(max(self._most, self._tally.cursor.position - start), info.write_seq - start)
         next_seq = await self._read(start, count)
@@ -200,7 +213,7 @@ class _Fetch:
                     raise _refused(answer.status)
                 receipt.feed(answer)
                 if isinstance(answer, Done) and receipt.begun:
-                    await self._keep(receipt)
+                    await self._keep(receipt, ended=True)
                     if not self._doubtful:
                         return answer
             elif now_us - heard_us >= ANSWER_SECONDS * 1e6:
@@ -211,6 +224,13 @@ class _Fetch:
             if self._doubtful:
                 raise Stumble("what came is not what was kept")
 
+    async def _go_back(self, start: int) -> None:
+        """Let everything from ``start`` on be kept anew that is not final; the cursor that is kept moves with it."""
+        cursor = self._tally.cursor
+        kept = await self._tally.keeper.kept(cursor.store, start, 1)
+        position = min([cursor.position, *(seq for seq, _ in kept)])
+        self._tally.cursor = msgspec.structs.replace(cursor, position=position, tail=b"")
+
     async def _begins(self, receipt: _Receipt, begin: Begin) -> None:
         if receipt.begun or begin.start < receipt.start or begin.count > receipt.count:
             raise Stumble("it sends something else than was asked for")
@@ -219,21 +239,11 @@ class _Fetch:
             await self._lose(self._tally.cursor.position, begin.start, Why.FREED)
             self._entry = self._tally.cursor
 
-    async def _keep(self, receipt: _Receipt) -> None:
+    async def _keep(self, receipt: _Receipt, *, ended: bool = False) -> None:
         """Make durable what has come; what we have already is compared and left out."""
-        cursor = self._tally.cursor
-        known = [raw for seq, raw in receipt.records if seq < cursor.position]
-        if known and receipt.records[-1][0] < cursor.position - 1:
-            return  # the record that decides has not come yet
-        if known:
-            if digest(known[-1]) == cursor.tail:
-                del receipt.records[: len(known)]
-                self._same = True
-            elif self._same:
-                # nothing of it may take the place of what is whole; what the pendant frees of it counts as lost
-                self._doubtful = True
-            else:
-                self._begin_ring(cursor.identity, receipt.records[0][0], cursor.dropped)
+        known = [raw for seq, raw in receipt.records if seq < self._tally.cursor.position]
+        if known and not await self._compare(receipt, known, ended=ended):
+            return
         if self._doubtful:
             receipt.records.clear()
             return
@@ -242,6 +252,31 @@ class _Fetch:
         if batch:
             await self._tally.keep(batch, batch[-1].seq + 1)
         receipt.records.clear()
+
+    async def _compare(self, receipt: _Receipt, known: list[bytes], *, ended: bool) -> bool:
+        """Hold what came again against what was kept; False when the records that decide have not come yet."""
+        cursor, last = self._tally.cursor, receipt.records[-1][0]
+        if last < cursor.position - 1:
+            return False
+        if digest(known[-1]) == cursor.tail or (self._same and not cursor.tail):
+            del receipt.records[: len(known)]
+            self._same = True
+        elif self._same:
+            # nothing of it may take the place of what is whole; what the pendant frees of it counts as lost
+            self._doubtful = True
+        else:
+            kept = await self._tally.keeper.kept(cursor.store, receipt.records[0][0], LOOK_RECORDS)
+            if kept and last < cursor.position - 1 + LOOK_RECORDS and not ended:
+                return False
+            if overlap(kept, b"".join(raw for _, raw in receipt.records)):
+                self._same = self._doubtful = True
+            elif kept and len(known) < FEW_RECORDS and not self._strange:
+                self._strange = True
+                receipt.records.clear()
+                raise Stumble("what came is not what was kept")
+            else:
+                self._begin_ring(cursor.identity, receipt.records[0][0], cursor.dropped)
+        return True
 
     async def _advance(self, next_seq: int, info: ringwire.Info) -> None:
         """Free what was kept."""

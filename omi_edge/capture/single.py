@@ -2,6 +2,7 @@
 
 Its data have neither opcode nor offset, and a notification that the pendant could not send is skipped: so the last
 block is asked for once more before anything is deleted, and where it differs the place of the first skip is looked for.
+So it is, too, where the link broke off before that and what was kept does not come again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from omi_edge.capture.device import MIN_EPOCH
 from omi_edge.capture.dialogue import ANSWER_SECONDS, Dialogue
 from omi_edge.capture.files import DELETED, END, OK, AnotherFile, Transfer, equal_at_the_end, last_block, receive
 from omi_edge.capture.persevere import persevere
-from omi_edge.capture.stored import Stumble, Tally
+from omi_edge.capture.stored import LOOK_RECORDS, Stumble, Tally, overlap
 
 STOP, HEARTBEAT, DELETE = b"\x03\x01", b"\x32\x01", b"\x01\x01"
 DELETE_SECONDS = 30.0
@@ -74,8 +75,7 @@ class _Fetch:
         try:
             await receive(self._talk, transfer, read(transfer.start), STOP, HEARTBEAT, payload)
         except AnotherFile:
-            self._tally.begin_store(None, 0)
-            await self._talk.hush(STOP)
+            await self._retrace(status.size)
             return True
         if transfer.fed < transfer.size:
             raise Stumble("it sent less than it has")
@@ -117,23 +117,56 @@ class _Fetch:
 
     async def _agrees(self, transfer: Transfer, offset: int) -> bool:
         """Say whether the pendant's block at ``offset`` is the one that came for it."""
+        content = await self._again(offset, min(BLOCK_BYTES, transfer.size - offset))
+        at = 8 * ((offset - transfer.start) // BLOCK_BYTES)
+        return digest(content) == bytes(transfer.digests[at : at + 8])
+
+    async def _retrace(self, size: int) -> None:
+        """What was kept does not come again: go back to the first block that differs, or begin with another file.
+
+        Raises Stumble for the former.
+        """
+        tally = self._tally
+        store, position = tally.cursor.store, tally.cursor.position
+        kept = await tally.keeper.kept(store, 0, LOOK_RECORDS)
+        some = min(2 * LOOK_RECORDS * BLOCK_BYTES, size)
+        # twice: the first of them may be left out again
+        if not kept or not (overlap(kept, await self._again(0, some)) or overlap(kept, await self._again(0, some))):
+            await self._talk.hush(STOP)
+            tally.begin_store(None, 0)
+            return
+        low, high, tail = 0, last_block(position) + BLOCK_BYTES, b""
+        while low < high:
+            middle = (low + high) // 2 // BLOCK_BYTES * BLOCK_BYTES
+            kept = await tally.keeper.kept(store, middle, 1)
+            if kept and kept[0] == (middle, await self._again(middle, min(BLOCK_BYTES, size - middle))):
+                low, tail = middle + BLOCK_BYTES, digest(kept[0][1])
+            else:
+                high = middle
+        tally.cursor = msgspec.structs.replace(tally.cursor, position=min(low, position), tail=tail)
+        raise Stumble("what came is not what was kept")
+
+    async def _again(self, offset: int, size: int) -> bytes:
+        """Ask for so many bytes once more; fewer where it ends before. Raises Stumble when none come."""
         await self._talk.hush(STOP)
         await self._talk.write(read(offset))
+        came = b""
         answered = False
-        while True:
+        while len(came) < size:
             value = await self._talk.next(ANSWER_SECONDS)
             content = payload(value or b"")
             if value is None or content == END:
-                raise Stumble("it does not send a block again")
-            if isinstance(content, bytes) and answered:
                 break
-            if content == OK:
+            if isinstance(content, bytes) and answered:
+                came += content
+            elif content == OK:
                 answered = True
             elif isinstance(content, int):
                 raise Stumble(f"it refused to send with status {content}")
         await self._talk.hush(STOP)
-        at = 8 * ((offset - transfer.start) // BLOCK_BYTES)
-        return digest(content[: transfer.size - offset]) == bytes(transfer.digests[at : at + 8])
+        if not came:
+            raise Stumble("it does not send a block again")
+        return came[:size]
 
     async def _delete(self) -> None:
         await self._talk.write(DELETE)

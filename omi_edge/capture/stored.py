@@ -8,12 +8,19 @@ from typing import Protocol
 
 import msgspec
 
-from omi_edge.capture.blocks import Record
+from omi_edge.capture.blocks import BLOCK_BYTES, Record
 
 GATHER_SECONDS = 0.2
 """Records that come within so long are made durable together: our choice; 3.0.21 frees every 2 s (dossier §6.5)."""
 GATHER_RECORDS = 64
 """And at most so many."""
+LOOK_RECORDS = 16
+"""Kept ones that are looked for in what comes again, in at least twice as much: our choice. A hole shifts what is
+behind it by a notification, about one record, and more than a few holes in so little do not happen."""
+
+
+FEW_RECORDS = 4
+"""Fewer may be missing together where one notification got lost: 494 bytes are parts of three (dossier §6.5)."""
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -76,7 +83,8 @@ class Keeper(Protocol):
     async def keep(self, records: Sequence[Record], cursor: Cursor) -> None:
         """Return once records and cursor are durable, in one transaction.
 
-        A record that was kept before under the same store and seq is replaced: its transfer had failed a check.
+        A record that was kept before under the same store and seq is replaced: its transfer had failed a check. Without
+        records the cursor alone is kept, and nothing becomes final by it.
         """
 
     async def freed(self, cursor: Cursor) -> None:
@@ -85,8 +93,30 @@ class Keeper(Protocol):
     async def lost(self, loss: Loss, cursor: Cursor) -> None:
         """Records are gone; keep the cursor, which is behind them, in the same transaction as the note of it."""
 
+    async def kept(self, store: int, since: int, most: int) -> Sequence[tuple[int, bytes]]:
+        """Return number and bytes of what is kept of ``store`` and not final yet: in order, from ``since`` on.
+
+        At most so many. They may have a hole that no check has found yet.
+        """
+
     def progress(self, done_bytes: int, total_bytes: int) -> None:
         """So much of what the pendant holds is in our hands."""
+
+
+def overlap(kept: Sequence[tuple[int, bytes]], came: bytes) -> bool:
+    """Say whether any of what was kept is in what came, at whatever place.
+
+    A notification that got lost takes bytes out; all behind it are shifted and else as they were. Where this is so for
+    either of the two, they still are of the same ring or file. A record with a hole in it has one whole half: more than
+    the stale tail that blocks of another file may have in common (dossier §6.1).
+    """
+    return any(len(half) >= BLOCK_BYTES // 2 and half in came for _, raw in kept for half in _halves(raw)) or (
+        bool(kept) and bool(kept[0][1]) and came.startswith(kept[0][1])
+    )
+
+
+def _halves(raw: bytes) -> tuple[bytes, bytes]:
+    return raw[: len(raw) // 2], raw[len(raw) // 2 :]
 
 
 class Stumble(Exception):

@@ -209,6 +209,11 @@ class Fetch:
         await self._write(note)
         await self._tell("stored-audio-lost", Severity.WARNING, _lost(self.name, loss))
 
+    async def kept(self, store: int, since: int, most: int) -> Sequence[tuple[int, bytes]]:
+        """See Keeper."""
+        with held(self._clock):
+            return await self._db.read(lambda conn: offline.kept(conn, self._source_id, store, since, most))
+
     def progress(self, done_bytes: int, total_bytes: int) -> None:
         """See Keeper."""
         now_us = self._clock.boot_us()

@@ -224,9 +224,9 @@ class Wearable:
     async def ended(self, ending: Ending) -> None:
         """See Host."""
         await self.fetch.stop()
+        if self._intake is not None:
+            await self._intake.finish()
         with held(self._clock):
-            if self._intake is not None:
-                await self._intake.finish()
             connection, self._connection = self._connection, None
             if connection is not None:
                 now_us = self._clock.utc_us()

@@ -255,6 +255,13 @@ def keep(
     ``final``: store and position before which the pendant holds nothing any more, when it has just been told.
     """
     n = sources.number(conn, source_id)
+    before = cursor(conn, source_id)
+    if before is not None and before.store < at.store:  # what lies behind a cursor that went back was garbled
+        conn.execute(
+            "DELETE FROM offline_records WHERE source_n = ? AND store = ? AND seq >= ? AND (store, seq) >="
+            " (SELECT final_store, final_position FROM offline_cursors WHERE source_n = ?)",
+            (n, before.store, before.position, n),
+        )
     conn.executemany(
         "INSERT INTO offline_records (source_n, store, seq, reading_n, began, raw) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (source_n, store, seq) DO UPDATE SET reading_n = excluded.reading_n, began = excluded.began,"
@@ -275,6 +282,17 @@ def keep(
             " AND (final_store, final_position) < (?, ?)",
             (*final, n, *final),
         )
+
+
+def kept(conn: Connection, source_id: str, store: int, since: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return number and bytes of the records of a store that are not final yet: in order, from ``since`` on."""
+    n = sources.number(conn, source_id)
+    rows = conn.execute(
+        "SELECT seq, raw FROM offline_records WHERE source_n = ? AND store = ? AND seq >= ? AND (store, seq) >="
+        " (SELECT final_store, final_position FROM offline_cursors WHERE source_n = ?) ORDER BY seq LIMIT ?",
+        (n, store, since, n, limit),
+    )
+    return [(row[0], bytes(row[1])) for row in rows]
 
 
 def finalize(conn: Connection, source_id: str) -> None:

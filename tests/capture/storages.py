@@ -327,6 +327,11 @@ class Owner:
         self.losses.append(loss)
         self.cursor = cursor
 
+    async def kept(self, store: int, since: int, most: int) -> Sequence[tuple[int, bytes]]:
+        final = max(self.freed_at, default=(0, 0))
+        places = sorted(place for place in self.records if place[0] == store and place >= max((store, since), final))
+        return [(place[1], self.records[place].raw) for place in places[:most]]
+
     def progress(self, done_bytes: int, total_bytes: int) -> None:
         assert 0 <= done_bytes <= total_bytes
         self.told.append((done_bytes, total_bytes))

@@ -71,6 +71,18 @@ def test_a_record_that_comes_again_is_there_once(conn: Connection) -> None:
     assert offline.waiting_bytes(conn, SOURCE) == 13
 
 
+def test_what_is_not_final_can_be_looked_at_again(conn: Connection) -> None:
+    assert offline.kept(conn, SOURCE, 1, 0, 10) == []
+    put(conn, begun(conn), 0, 1, 2, 3, final=2)
+    put(conn, begun(conn), 3, raw=b"again")
+    assert offline.kept(conn, SOURCE, 1, 0, 10) == [(2, b"raw"), (3, b"again")]
+    assert offline.kept(conn, SOURCE, 1, 3, 10) == [(3, b"again")]
+    assert offline.kept(conn, SOURCE, 1, 0, 1) == [(2, b"raw")]
+    assert offline.kept(conn, SOURCE, 2, 0, 10) == []
+    offline.keep(conn, SOURCE, [], CursorRow(2, 0), (2, 0))
+    assert offline.kept(conn, SOURCE, 1, 0, 10) == []
+
+
 def test_only_what_the_pendant_gave_up_is_placed(conn: Connection) -> None:
     reading_n = begun(conn)
     put(conn, reading_n, 0, 1, 2, final=2)

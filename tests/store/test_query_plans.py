@@ -171,6 +171,7 @@ def use_offline(do: Exercise) -> None:
     record = offline.RecordRow(0, at.position, reading_n, None, filling.PACKET)
     at = msgspec.structs.replace(at, position=at.position + 1)
     do(offline.keep, source_id, [record], at)
+    do(offline.kept, source_id, 0, 0, 10)
     do(offline.finalize, source_id)
     do(offline.keep, source_id, [], at, (0, at.position))
     do(offline.lose, source_id, reading_n, store=0, first=90, last=91, records=2, why="freed")
