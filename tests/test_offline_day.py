@@ -163,13 +163,15 @@ async def test_what_was_withheld_is_freed_there_and_never_decoded_here(
 
 
 async def test_a_recording_of_unknown_time_that_may_have_been_withheld_waits_for_the_owner(world: World) -> None:
-    """A development kit tells no times at all; an absence with a mute inside."""
+    """A development kit tells no times at all; an absence with a mute inside, which it did not record as a whole."""
     pendant = world.pendant("devkit2-2.0.10", faults=FAST)
     async with world.daemon() as daemon:
         await world.paired(daemon, pendant)
         await world.hear(pendant, 5)
         pendant.go_away(90)
-        await world.hear(pendant, 30)
+        await world.hear(pendant, 10)
+        pendant.power_off(15)
+        await world.hear(pendant, 20)
         await daemon.withhold(Withholding.MUTED, None, "test")
         await world.hear(pendant, 20)
         await daemon.resume("test")
@@ -177,7 +179,7 @@ async def test_a_recording_of_unknown_time_that_may_have_been_withheld_waits_for
         (run,) = await runs_of(daemon, pendant)
         assert run.state is RunState.HELD
         stored = set(frames_between(pendant, 0, EVER_US))
-        assert len(stored) > 8000
+        assert len(stored) > 6000
         assert not stored & await frames_there(daemon, pendant)
         await daemon.db.write(lambda conn: offline.decide(conn, run.id, wanted=True))
         daemon.spine.recovery.poke()
@@ -194,6 +196,8 @@ async def test_a_held_recording_that_is_not_wanted_is_let_go_of_undecoded(world:
         await world.paired(daemon, pendant)
         await world.hear(pendant, 5)
         pendant.go_away(60)
+        await world.hear(pendant, 5)
+        pendant.power_off(10)
         await daemon.withhold(Withholding.MUTED, None, "test")
         await world.hear(pendant, 20)
         await daemon.resume("test")
@@ -427,3 +431,68 @@ async def test_what_cannot_be_heard_of_one_pendant_keeps_no_other_waiting(
         await world.clock.advance(700)
         assert await daemon.db.read(lambda conn: offline.waiting_bytes(conn, source_id)) == 0
     assert "stored audio cannot be heard" in caplog.text
+
+
+async def test_of_an_absence_that_is_filled_exactly_the_muted_part_alone_is_left_out(world: World) -> None:
+    """No clock said when it was recorded, and yet it can have been at no other time."""
+    pendant = world.pendant("devkit2-2.0.10", faults=FAST)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 5)
+        pendant.go_away(90)
+        await world.hear(pendant, 30)
+        muted_us = world.clock.boot_us()
+        await daemon.withhold(Withholding.MUTED, None, "test")
+        await world.hear(pendant, 20)
+        await daemon.resume("test")
+        spoken_us = world.clock.boot_us()
+        await world.hear(pendant, 80)
+        (run,) = await runs_of(daemon, pendant)
+        there = await frames_there(daemon, pendant)
+    assert (run.state, run.guessed) == (RunState.HEARD, False)
+    assert not there & set(frames_between(pendant, muted_us, spoken_us))
+    for outside in (
+        frames_between(pendant, 0, muted_us - 8_000_000),
+        frames_between(pendant, spoken_us + 8_000_000, EVER_US),
+    ):
+        assert set(outside) <= there
+
+
+async def test_a_pendant_that_is_forgotten_and_paired_again_tells_its_file_in_one_piece(world: World) -> None:
+    """The first part is heard when it is forgotten: behind it there is room for the rest."""
+    pendant = world.pendant("cv1-3.0.15", faults=Faults(storage_speed=1))
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 10)
+        pendant.go_away(60)
+        await world.hear(pendant, 80)
+        await drive(world.clock, daemon.forget_device(pendant.address))
+        await world.clock.advance(30)
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 60)
+        chunks = await chunks_of(daemon, pendant)
+        found = await book(daemon, pendant)
+    frames = frames_between(pendant, 0, EVER_US)
+    packets = [packet for chunk in chunks for packet in chunk.packets if packet in set(frames)]
+    assert packets == frames
+    stored = [t for t in pendant.storage.record if t.fate is StoredFate.FREED]
+    seconds = sum(t.end_us - t.start_us for t in stored) / 1e6
+    within = sum(found.inside(t.start_us, t.end_us, LedgerState.RECOVERED) for t in stored[:1])
+    assert within == pytest.approx((stored[0].end_us - stored[0].start_us) / 1e6, abs=8.0)
+    assert found.seconds(LedgerState.RECOVERED) == pytest.approx(seconds, abs=1.0)
+
+
+async def test_a_loss_is_never_dated_before_the_absence_that_it_belongs_to(world: World) -> None:
+    """Records of silence hold far more than those of speech: what lost ones lasted is an estimate."""
+    pendant = world.pendant(faults=Faults(ring_records=72, storage_speed=0), mic_sleep=False)
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        await world.hear(pendant, 30)
+        away_us = world.clock.boot_us()
+        pendant.go_away(40)
+        await world.hear(pendant, 25)
+        await world.hear(pendant, 12, level=1)
+        await world.hear(pendant, 20)
+        found = await book(daemon, pendant)
+    assert found.inside(0, away_us - 1_000_000, LedgerState.LOST) == 0
+    assert found.seconds(LedgerState.LOST) > 5

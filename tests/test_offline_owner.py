@@ -67,9 +67,11 @@ async def part(daemon: Daemon) -> wire.Part:
 
 
 async def withheld_walk(world: World, daemon: Daemon, pendant: Pendant) -> None:
-    """A walk with a mute inside, of a pendant that tells no times."""
-    pendant.go_away(60)
-    await world.hear(pendant, 10)
+    """A walk with a mute inside, of a pendant that tells no times and was off for a while."""
+    pendant.go_away(70)
+    await world.hear(pendant, 5)
+    pendant.power_off(10)
+    await world.hear(pendant, 15)
     await daemon.withhold(Withholding.MUTED, None, "test")
     await world.hear(pendant, 10)
     await daemon.resume("test")

@@ -212,6 +212,8 @@ async def _fetch(settings: Settings, text: str, no_wait: bool) -> None:
         item = pendants.meant(text, await known(client))
         begun = await client.request("POST", path_of(item) + "/offline/fetch", returns=offlinewire.OfflineState)
         if no_wait:
+            if settings.json:
+                return print_json(begun)
             settings.say(f"{plain(item.name)} is asked; `omi-edge devices offline` shows how far it is.")
             return None
         state = await _follow(settings, client, item, begun.event)

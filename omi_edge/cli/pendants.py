@@ -173,7 +173,10 @@ def stored_audio(data: Mapping[str, Any], zone: ZoneInfo) -> str:
     if state == "waiting":
         return "waits; `omi-edge devices offline` says why"
     if state == "heard":
-        return f"heard {moment(data.get('start'), zone, seconds=True)} to {moment(data.get('end'), zone, seconds=True)}"
+        out = data.get("left_out_seconds") or 0.0
+        besides = f", {length(out)} of it left out: withheld by you, or there already" if out else ""
+        span = f"{moment(data.get('start'), zone, seconds=True)} to {moment(data.get('end'), zone, seconds=True)}"
+        return f"heard {span}{besides}"
     told = {"away": "the pendant is away", "placed": "a held recording is kept",
             "discarded": "a held recording is let go of"}  # fmt: skip
     return told.get(str(state), str(state))

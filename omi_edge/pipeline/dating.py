@@ -33,7 +33,9 @@ def anchor(conn: Connection, run: RunRow, now: Moment, *, fetching: bool) -> Non
         return
     candidates = [one for one in offline.may_be_of(conn, run) if one.n > reading.n]
     length_us = run.frames * reading.codec.frame_us
-    latest_us = reading.connected_us if later is None or later.start_us is None else later.start_us
+    latest_us = reading.connected_us - _not_here_us(run, reading)
+    if later is not None and later.start_us is not None:
+        latest_us = later.start_us
     known = [reading.away_us, None if before is None else end_us(before, reading)]
     # one whose connection before is not known may be from any time before
     earliest_us = max((one for one in known if one is not None), default=0)
@@ -44,11 +46,11 @@ def anchor(conn: Connection, run: RunRow, now: Moment, *, fetching: bool) -> Non
         return
     slack_us = max(0, start_us - earliest_us)
     reach_us = candidates[-1].connected_us if candidates and later is None else latest_us
-    spans = withheld_of(conn, run.source_id, reading, min(earliest_us, start_us), reach_us, now)
+    guessed = slack_us > SLACK_US or start_us < earliest_us - SLACK_US or reach_us > latest_us + SLACK_US
+    spans = guessed and withheld_of(conn, run.source_id, reading, min(earliest_us, start_us), reach_us, now)
     offline.settle_run(
         conn, run.n, state=RunState.HELD if spans else RunState.PLACED, start_us=start_us,
-        uncertainty_us=max(slack_us, earliest_us - start_us) if earliest_us else 0,
-        guessed=slack_us > SLACK_US or start_us < earliest_us - SLACK_US or reach_us > latest_us + SLACK_US,
+        uncertainty_us=max(slack_us, earliest_us - start_us) if earliest_us else 0, guessed=guessed,
         earliest_us=earliest_us or None, latest_us=latest_us,
     )  # fmt: skip
 
@@ -112,6 +114,8 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
     else:
         assert low_us is not None
         start_us, finish_us = low_us, low_us + length_us
+    if reading.away_us is not None:  # blocks of silence hold more than others: what they last is an estimate
+        start_us = max(start_us, min(reading.away_us, finish_us))
     offline.settle_loss(conn, loss.n, start_us, finish_us)
     if finish_us <= start_us:
         return
@@ -120,6 +124,16 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
     ledger.write(conn, source_id, span)
     gaps.fill(conn, source_id, start_us, finish_us)
     gaps.put(conn, Gap(source_id, start_us, finish_us, (Cause.LOST,), frames))
+
+
+def _not_here_us(run: RunRow, reading: ReadingRow) -> int:
+    """Return how long the rest of the run's store lasts that was there at the reading and was not fetched, about."""
+    next_seq = run.last_seq + reading.step
+    if reading.head_store != run.store or reading.head_position is None or next_seq >= reading.head_position:
+        return 0
+    records = (run.last_seq - run.first_seq) // reading.step + 1
+    missing = (reading.head_position - next_seq) // reading.step
+    return round(missing * run.frames * reading.codec.frame_us / records)
 
 
 def end_us(run: RunRow, reading: ReadingRow) -> int:

@@ -45,6 +45,8 @@ class Ear:
         self._spans: deque[list[int]] = deque()
         """Stretches of frames that were fed, not those that were left out."""
         self._left_out = 0
+        self.left_out = run.left_out_us // self.frame_us
+        """Frames that were left out, in all."""
 
     def at_us(self, frame: int) -> int:
         """Return when a frame begins, in UTC."""
@@ -103,6 +105,7 @@ class Ear:
         """Return what is to be stored, the stretches of time that it is of, and how many frames were left out."""
         items, self._items = self._items, []
         left_out, self._left_out = self._left_out, 0
+        self.left_out += left_out
         spans: list[Span] = []
         while self._spans and self._spans[0][0] < self.settled:
             first, end = self._spans[0]

@@ -102,7 +102,8 @@ class Fetch:
 
     def again(self) -> bool:
         """Look again for stored audio now; False when the pendant is not connected or stores none."""
-        self._again.set()
+        if self.state.state is not FetchState.FETCHING:
+            self._again.set()
         return self._running is not None
 
     async def _run(self, meeting: Meeting) -> None:

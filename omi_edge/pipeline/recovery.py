@@ -235,11 +235,9 @@ class Recovery:
             now = self._now()
             if run.decided:
                 return reading, start_us, [], False
-            if run.latest_us is not None:  # nothing was withheld when it can have been
-                left = dating.waited(conn, run, reading, start_us, now) if run.heard == 0 else []
-                return reading, start_us, left, False
-            off_us = abs(reading.offset_us or 0)
-            margin_us = run.uncertainty_us + CLOCK_US + (off_us if off_us <= DRIFT_US else 0)
+            off_us = abs(reading.offset_us or 0) if run.latest_us is None else 0  # else no clock said when it was
+            # of one that is only guessed nothing was withheld in all of the time that it can be of
+            margin_us = 0 if run.guessed else run.uncertainty_us + CLOCK_US + (off_us if off_us <= DRIFT_US else 0)
             reach_us = max(margin_us, off_us)
             spans = dating.withheld_of(
                 conn, run.source_id, reading, start_us - reach_us, start_us + length_us + reach_us, now
@@ -310,7 +308,7 @@ class Recovery:
         ear.committed = ear.settled
         self._bus.publish(
             "offline", self._clock.utc_us(), source_id=run.source_id, state="heard", start_us=ear.start_us,
-            end_us=ear.at_us(ear.settled),
+            end_us=ear.at_us(ear.settled), left_out_seconds=ear.left_out * ear.frame_us / 1e6,
         )  # fmt: skip
 
     async def _let_others_go_first(self) -> None:

@@ -85,8 +85,8 @@ class ReadingRow(msgspec.Struct, frozen=True):
     head_store: int | None
     head_position: int | None
     """Store and position before which lies what was recorded before this connection; None where that is not known."""
-    complete: bool
-    """Whether everything that the pendant held was fetched."""
+    complete: int
+    """1 when everything that the pendant held was fetched; 2 when no more of it is waited for."""
 
 
 class RecordRow(msgspec.Struct, frozen=True):
@@ -239,9 +239,9 @@ def note_head(conn: Connection, reading_n: int, store: int, position: int) -> No
 
 
 def completed_since(conn: Connection, source_id: str, reading_n: int) -> bool:
-    """Say whether all that was recorded before a reading is here."""
+    """Say whether all that was recorded before a reading is here, or is not waited for."""
     row = conn.execute(
-        "SELECT 1 FROM offline_readings WHERE source_n = ? AND n >= ? AND complete = 1 LIMIT 1",
+        "SELECT 1 FROM offline_readings WHERE source_n = ? AND n >= ? AND complete > 0 LIMIT 1",
         (sources.number(conn, source_id), reading_n),
     ).fetchone()
     return row is not None
@@ -304,7 +304,8 @@ def finalize(conn: Connection, source_id: str) -> None:
         (n,),
     )
     conn.execute(
-        "UPDATE offline_readings SET complete = 1 WHERE n = (SELECT max(n) FROM offline_readings WHERE source_n = ?)",
+        "UPDATE offline_readings SET complete = 2 WHERE complete = 0 AND n ="
+        " (SELECT max(n) FROM offline_readings WHERE source_n = ?)",
         (n,),
     )
 
