@@ -414,6 +414,20 @@ async def test_a_microphone_that_sleeps_is_told_from_a_link_that_fails(world: Wo
         assert row.connects == 1
 
 
+async def test_a_microphone_that_is_woken_at_once_is_no_bad_link(world: World) -> None:
+    """The hole is so short that it shows only once speech goes on."""
+    pendant = world.pendant()
+    async with world.daemon() as daemon:
+        await world.paired(daemon, pendant)
+        for _ in range(3):
+            await world.hear(pendant, 3)
+            await world.hear(pendant, 10.3, level=5)
+        await world.hear(pendant, 8)
+        found = await gaps_of(daemon)
+        assert len(found) == 3
+        assert all(Cause.DEVICE_SILENT in gap.causes for gap in found)
+
+
 async def test_a_full_disk_does_not_keep_a_pendant_from_being_heard(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,8 @@ class Hearing:
         self._told = Position(0, speaking=False)
         self._reconnected = False
         self._quiet_us = 0
+        self._quiet_before_us = 0
+        """The same before the first of the frames that are late now: a short hole shows only after a while."""
 
     @property
     def end_us(self) -> int:
@@ -194,6 +196,8 @@ class Hearing:
             return False
         late_us = arrival_us - (run.end_us + (frame.lost + 1) * self._codec.frame_us)
         if late_us > SLIP_US:
+            if not self._late_frames:
+                self._quiet_before_us = self._quiet_us
             self._late_frames += 1
         else:
             self._late_frames = 0
@@ -219,7 +223,8 @@ class Hearing:
                 self._out.append(
                     Missing(
                         start_us - missing_us, start_us, start_boot_us, frame.lost,
-                        frame.jump, self._reconnected, self._quiet_us, self._end_boot_us if frame.boot_us else 0,
+                        frame.jump, self._reconnected, self._quiet_before_us if self._late_frames else self._quiet_us,
+                        self._end_boot_us if frame.boot_us else 0,
                     )
                 )  # fmt: skip
             if apart_us <= frame_us:
