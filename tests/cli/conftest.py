@@ -21,7 +21,12 @@ from omi_edge.capture.replay import Recording
 from omi_edge.domain import SAMPLE_RATE
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
-CALL = (sys.executable, "-c", "from omi_edge.cli.main import main; main()")
+CALL = (
+    sys.executable, "-c",
+    # a shell has what it runs in the background ignore Ctrl-C, and whatever that starts as well
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from omi_edge.cli.main import main; main()",
+)  # fmt: skip
 """What the entry point `omi-edge` runs; the script itself need not be on the PATH."""
 LIMIT_SECONDS = 60.0
 """A verb that takes longer hangs."""
