@@ -345,7 +345,7 @@ async def test_a_bond_that_this_machine_lost_is_made_again(world: World) -> None
 
 @pytest.mark.parametrize("fault", ["power", "service", "adapter", "permission"])
 async def test_bluetooth_that_goes_away_is_named_and_comes_back(world: World, fault: str) -> None:
-    pendant = world.pendant()
+    pendant = world.pendant("friend")  # it stores nothing, so what was missed stays so
     async with world.daemon() as daemon:
         await world.paired(daemon, pendant)
         await world.hear(pendant, 3)

@@ -256,7 +256,7 @@ async def test_hearing_goes_on_where_it_was_when_the_daemon_comes_back(
         await world.paired(daemon, pendant)
         await world.hear(pendant, 5)
         pendant.go_away(100)
-        await world.hear(pendant, 110)
+        await world.hear(pendant, 125)
         (run,) = await runs_of(daemon, pendant)
         assert run.state is RunState.PLACED
         assert 0 < run.heard < run.frames
