@@ -60,11 +60,8 @@ def waited(conn: Connection, run: RunRow, reading: ReadingRow, start_us: int, no
 
     A block that is not full stays in the pendant's RAM, and bears the time at which it was full at last.
     """
-    earlier = [one for one in offline.latest(conn, run.source_id, 100) if one.n < run.n and one.start_us]
-    low_us = 0
-    if earlier:
-        other = offline.get_reading(conn, earlier[0].reading_n)
-        low_us = end_us(earlier[0], other) + other.ledger_us - reading.ledger_us - NEAR_US
+    before = offline.previous(conn, run)
+    low_us = 0 if before is None else end_at(conn, before, reading) - NEAR_US
     first = offline.records(conn, run, 1)
     if not first or not withheld_of(conn, run.source_id, reading, low_us, start_us, now):
         return []
@@ -134,6 +131,12 @@ def _not_here_us(run: RunRow, reading: ReadingRow) -> int:
     records = (run.last_seq - run.first_seq) // reading.step + 1
     missing = (reading.head_position - next_seq) // reading.step
     return round(missing * run.frames * reading.codec.frame_us / records)
+
+
+def end_at(conn: Connection, run: RunRow, reading: ReadingRow) -> int:
+    """Return when a run ends, in UTC as it was at ``reading``, which may be another than its own."""
+    own = offline.get_reading(conn, run.reading_n)
+    return end_us(run, own) + own.ledger_us - reading.ledger_us
 
 
 def end_us(run: RunRow, reading: ReadingRow) -> int:

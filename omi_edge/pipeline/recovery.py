@@ -251,6 +251,10 @@ class Recovery:
                 conn, run.source_id, start_us - NEAR_US - length_us, start_us + length_us + NEAR_US
             )
             at_us = fitted(start_us, length_us, taken, run.uncertainty_us + NEAR_US)
+            before = offline.previous(conn, run)
+            if before is not None:  # whole seconds may let one seem to begin before the end of the one before it
+                over_us = dating.end_at(conn, before, reading) - at_us
+                at_us += over_us if 0 < over_us <= before.uncertainty_us + run.uncertainty_us + NEAR_US else 0
             return reading, at_us, [*near, *dating.waited(conn, run, reading, at_us, now)], False
 
         reading, placed_us, leave_out, doubtful = await self._db.read(look)

@@ -478,6 +478,15 @@ def around(conn: Connection, run: RunRow) -> tuple[RunRow | None, RunRow | None]
     return (_run(before[0]) if before else None, _run(later[0]) if later else None)
 
 
+def previous(conn: Connection, run: RunRow) -> RunRow | None:
+    """Return the run that was recorded before this one and has a time, of whatever reading."""
+    rows = _runs(
+        conn, "WHERE r.source_n = ? AND r.start_us IS NOT NULL AND r.n < ? ORDER BY r.n DESC LIMIT 1",
+        sources.number(conn, run.source_id), run.n,
+    )  # fmt: skip
+    return _run(rows[0]) if rows else None
+
+
 def records(conn: Connection, run: RunRow, limit: int) -> list[RecordRow]:
     """Return the next records of a run, from where hearing goes on."""
     rows = conn.execute(

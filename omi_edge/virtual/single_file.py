@@ -66,6 +66,9 @@ class SingleFile:
 
     def put(self, block: Block) -> None:
         """Take a block that is full."""
+        if "delete" in self._timers:  # a command holds the pendant up: nothing is written before it is done (assumed)
+            self._timers.cancel("delete")
+            self._delete()
         if self.size + BLOCK_BYTES > self._limit:
             block.fate = StoredFate.FULL
             return

@@ -201,6 +201,7 @@ def use_offline(do: Exercise) -> None:
     do(offline.open_runs, source_id)
     do(offline.around, run)
     do(offline.may_be_of, run)
+    do(offline.previous, run)
     do(offline.reassign, run.n, reading_n)
     do(offline.records, run, 10)
     do(offline.heard, run, frames=5, at_seq=run.first_seq, at_frame=5, left_out_us=0)
