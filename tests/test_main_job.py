@@ -181,6 +181,7 @@ def test_what_was_said_is_what_was_written(run: Run) -> None:
         assert word_error_rate(SCRIPT.text(index), _spoken(run, index)) <= 0.25
 
 
+@pytest.mark.full
 def test_the_text_is_the_engine_s_own_on_the_same_segments(run: Run) -> None:
     recognizer = PocketSphinxRecognizer()
     written: dict[str, list[str]] = {}

@@ -61,7 +61,10 @@ async def runs_of(daemon: Daemon, pendant: Pendant) -> list[RunRow]:
     return await daemon.db.read(work)
 
 
-PROFILES = ["cv1-3.0.21", "cv1-custody", "cv1-3.0.18", "cv1-3.0.16", "cv1-3.0.15", "devkit2-2.0.10"]
+PROFILES = [
+    "cv1-3.0.21", "cv1-3.0.18", "devkit2-2.0.10",
+    *(pytest.param(name, marks=pytest.mark.full) for name in ("cv1-custody", "cv1-3.0.16", "cv1-3.0.15")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -117,8 +120,11 @@ def frames_between(pendant: Pendant, start_us: int, end_us: int) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("profile", ["cv1-3.0.21", "cv1-3.0.18"])
-@pytest.mark.parametrize("kind", list(Withholding))
+@pytest.mark.parametrize(("kind", "profile"), [
+    (Withholding.MUTED, "cv1-3.0.21"), (Withholding.OFF_RECORD, "cv1-3.0.18"),
+    pytest.param(Withholding.MUTED, "cv1-3.0.18", marks=pytest.mark.full),
+    pytest.param(Withholding.OFF_RECORD, "cv1-3.0.21", marks=pytest.mark.full),
+])  # fmt: skip
 async def test_what_was_withheld_is_freed_there_and_never_decoded_here(
     world: World, profile: str, kind: Withholding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +217,7 @@ async def test_a_held_recording_that_is_not_wanted_is_let_go_of_undecoded(world:
         assert not set(frames_between(pendant, 0, EVER_US)) & await frames_there(daemon, pendant)
 
 
-@pytest.mark.parametrize("after", [1, 3, 7])
+@pytest.mark.parametrize("after", [3, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 7))])
 async def test_a_full_disk_in_the_middle_of_hearing_leaves_everything_there_once(
     world: World, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +277,7 @@ async def test_hearing_goes_on_where_it_was_when_the_daemon_comes_back(
 
 
 @pytest.mark.parametrize(
-    "profile", [pytest.param("devkit2-2.0.10", marks=pytest.mark.full), "cv1-3.0.15", "cv1-custody"]
+    "profile", ["cv1-custody", *(pytest.param(n, marks=pytest.mark.full) for n in ("devkit2-2.0.10", "cv1-3.0.15"))]
 )
 async def test_two_absences_that_are_fetched_together_lie_where_they_were(world: World, profile: str) -> None:
     """The first connection fetches a part; the rest comes with what was stored after it."""
@@ -329,6 +335,7 @@ async def test_what_the_ring_overwrote_is_told_and_accounted_for(world: World) -
     assert "stored-audio-lost" in told
 
 
+@pytest.mark.full
 async def test_a_storage_that_cannot_be_read_is_told_and_tried_again(world: World) -> None:
     pendant = world.pendant(faults=Faults(storage_speed=0, storage_not_ready=100), mic_sleep=False)
     async with world.daemon() as daemon:

@@ -154,7 +154,7 @@ async def test_a_conversation_of_a_walk_says_so(world: World) -> None:
         assert not walk.time_guessed
 
 
-@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("wanted", [True, pytest.param(False, marks=pytest.mark.full)])
 async def test_what_is_held_is_told_once_until_it_is_decided(world: World, wanted: bool) -> None:
     pendant = world.pendant("devkit2-2.0.10", faults=FAST)
     async with world.daemon() as daemon:

@@ -29,7 +29,10 @@ def world(folder: Path, clock: DrivenClock) -> World:
     return World(folder, clock, msgspec.structs.replace(BASE, audio=AudioConfig(keep_silence=864_000)))
 
 
-@pytest.mark.parametrize("profile", ["cv1-3.0.21", "cv1-3.0.18", "cv1-3.0.16", "cv1-3.0.15"])
+@pytest.mark.parametrize(
+    "profile",
+    ["cv1-3.0.21", "cv1-3.0.15", *(pytest.param(n, marks=pytest.mark.full) for n in ("cv1-3.0.18", "cv1-3.0.16"))],
+)
 @pytest.mark.parametrize("step", [-7200, 7200])
 async def test_a_mute_before_a_step_of_the_wall_clock_is_kept(world: World, profile: str, step: int) -> None:
     pendant = world.pendant(profile, faults=FAST, mic_sleep=False)

@@ -58,6 +58,7 @@ async def test_every_sample_is_heard_in_order(desk: Desk) -> None:
         assert np.array_equal(await samples(heard, 30_000), said[:30_000])
 
 
+@pytest.mark.full
 @needs_portaudio
 async def test_unplugged_and_returned(desk: Desk) -> None:
     async with heard_by(NAME, desk.command) as heard:

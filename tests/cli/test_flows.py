@@ -414,6 +414,7 @@ def test_settings_that_cannot_be_used(place: Place) -> None:
     is_one_sentence(variable, 2, "OMI_EDGE_WEB_PROT", "did you mean OMI_EDGE_WEB_PORT?")
 
 
+@pytest.mark.full
 def test_recordings_that_are_none_or_not_whole(place: Place, vault: Path) -> None:
     home = place.home
     (home / "text.wav").write_text("These are words, and no sound.\n", encoding="utf-8")

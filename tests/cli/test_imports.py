@@ -100,6 +100,7 @@ def test_omis_files_and_everything_only_once(place: Place, vault: Path, frames: 
     assert source(place, cut["state"]["source_id"])["time_known"] is False
 
 
+@pytest.mark.full
 def test_a_pendants_file_goes_among_its_audio(place: Place, vault: Path, frames: list[bytes]) -> None:
     half = len(frames) // 2
     (place.home / NAME).write_bytes(b"".join(map(framed, frames[:half])))
@@ -123,6 +124,7 @@ def test_a_pendants_file_goes_among_its_audio(place: Place, vault: Path, frames:
     assert "--start" in guessed.err
 
 
+@pytest.mark.full
 def test_a_folder_and_what_cannot_be_asked(place: Place, vault: Path) -> None:
     folder = place.home / "many"
     (folder / "deeper").mkdir(parents=True)
@@ -142,7 +144,9 @@ def test_a_folder_and_what_cannot_be_asked(place: Place, vault: Path) -> None:
         assert place(*OPTIONS, "import", *arguments).code == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)]
+)
 def test_a_watched_folder(place: Place, vault: Path, frames: list[bytes], number: int, code: int) -> None:
     folder = place.home / f"watched{code}"
     folder.mkdir()

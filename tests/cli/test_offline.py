@@ -104,6 +104,7 @@ def test_what_a_pendant_stored_is_shown_while_it_is_away(home: Place) -> None:
     assert "Recordings" not in nothing.out
 
 
+@pytest.mark.full
 def test_status_and_show_say_what_waits(home: Place) -> None:
     status, show, as_json = (
         home(*D, *call, environment=QUIET) for call in (("status",), ("devices", "show", "grey"), ("status", "--json"))
@@ -119,6 +120,7 @@ def test_a_pendant_that_nobody_listens_to_cannot_be_fetched_from(home: Place) ->
     told(home(*D, "devices", "fetch", "graey", environment=QUIET), 4, "did you mean grey?")
 
 
+@pytest.mark.full
 def test_held_recordings_are_listed_kept_and_let_go_of(home: Place) -> None:
     shutil.copytree(home.home / "D", home.home / "H")
 

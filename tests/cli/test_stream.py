@@ -49,7 +49,7 @@ def messages(done: Done) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
-@pytest.mark.parametrize("door", ["/ws", "/ws_pcm"])
+@pytest.mark.parametrize("door", ["/ws", pytest.param("/ws_pcm", marks=pytest.mark.full)])
 async def test_a_recording_comes_back_as_text(served: Served, door: str) -> None:
     done = await served.stream("talk.wav", "--to", served.base + door, *FAST, "--uid", "kitchen", "--json")
     assert done.code == 0, done

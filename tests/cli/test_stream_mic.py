@@ -74,6 +74,7 @@ def test_a_missing_library_is_told_with_its_cure(home: Place, tmp_path: Path) ->
     assert "apt install libportaudio2" in done.err
 
 
+@pytest.mark.full
 @needs_portaudio
 async def test_what_is_said_comes_back_as_text_and_an_unplugged_one_is_waited_for(
     home: Place, desk: Desk, folder: Path
