@@ -69,6 +69,7 @@ def source(place: Place, source_id: str) -> dict[str, Any]:
     return next(one for one in found if one["id"] == source_id)
 
 
+@pytest.mark.full
 def test_omis_files_and_everything_only_once(place: Place, vault: Path, frames: list[bytes]) -> None:
     home = place.home
     whole = b"".join(map(framed, frames))
