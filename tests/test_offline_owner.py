@@ -100,7 +100,7 @@ async def test_a_walk_is_seen_as_it_comes_home(world: World) -> None:
             await daemon.fetch_offline(pendant.address)
         with daemon.bus.subscribe() as heard:
             seen: list[tuple[offlinewire.Offline, wire.Part, wire.Status]] = []
-            for _ in range(60):
+            for _ in range(90):  # it may take a while until it is found again
                 await world.clock.advance(2)
                 state = await state_of(daemon, pendant)
                 if state.state == "fetching" and state.total_bytes and not seen:

@@ -104,15 +104,18 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
     length_us = round(loss.records * sum(per_record_us) / len(per_record_us))
     low_us = None if before is None else end_us(before, offline.get_reading(conn, before.reading_n))
     high_us = reading.connected_us if later is None else later.start_us
-    if low_us is not None and high_us is not None and 0 <= high_us - low_us <= length_us * 3 // 2 + SECOND_US:
+    if low_us is not None and high_us is not None and 0 <= high_us - low_us <= length_us * 11 // 10 + SECOND_US // 2:
         start_us, finish_us = low_us, high_us
     elif later is not None and later.start_us is not None:
         start_us, finish_us = later.start_us - length_us, later.start_us
     else:
         assert low_us is not None
         start_us, finish_us = low_us, low_us + length_us
-    if reading.away_us is not None:  # blocks of silence hold more than others: what they last is an estimate
-        start_us = max(start_us, min(reading.away_us, finish_us))
+    # blocks of silence hold more than others, so what they last is an estimate; they are of no time that was fetched
+    first = (offline.readings(conn, source_id, reading.n) or [reading])[0]
+    bound_us = first.away_us if before is None else low_us
+    if bound_us is not None:
+        start_us = max(start_us, min(bound_us, finish_us))
     offline.settle_loss(conn, loss.n, start_us, finish_us)
     if finish_us <= start_us:
         return

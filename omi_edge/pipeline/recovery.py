@@ -252,9 +252,13 @@ class Recovery:
             )
             at_us = fitted(start_us, length_us, taken, run.uncertainty_us + NEAR_US)
             before = offline.previous(conn, run)
-            if before is not None:  # whole seconds may let one seem to begin before the end of the one before it
+            if before is not None:  # one may seem to begin before the end of the one before it
                 over_us = dating.end_at(conn, before, reading) - at_us
-                at_us += over_us if 0 < over_us <= before.uncertainty_us + run.uncertainty_us + NEAR_US else 0
+                # whole seconds; and a clock that was off may have been right while one of them was recorded
+                other = offline.get_reading(conn, before.reading_n)
+                off_us = sum(min(abs(one.offset_us or 0), DRIFT_US) for one in (reading, other))
+                most_us = before.uncertainty_us + run.uncertainty_us + NEAR_US + off_us
+                at_us += over_us if 0 < over_us <= most_us else 0
             return reading, at_us, [*near, *dating.waited(conn, run, reading, at_us, now)], False
 
         reading, placed_us, leave_out, doubtful = await self._db.read(look)
