@@ -246,6 +246,7 @@ async def test_a_full_disk_in_the_middle_of_hearing_leaves_everything_there_once
     assert [packet for packet in packets if packet in set(stored)] == stored
 
 
+@pytest.mark.full
 async def test_hearing_goes_on_where_it_was_when_the_daemon_comes_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +466,7 @@ async def test_of_an_absence_that_is_filled_exactly_the_muted_part_alone_is_left
         assert set(outside) <= there
 
 
+@pytest.mark.full
 async def test_a_pendant_that_is_forgotten_and_paired_again_tells_its_file_in_one_piece(world: World) -> None:
     """The first part is heard when it is forgotten: behind it there is room for the rest."""
     pendant = world.pendant("cv1-3.0.15", faults=Faults(storage_speed=1))

@@ -446,6 +446,7 @@ def test_recordings_that_are_none_or_not_whole(place: Place, vault: Path) -> Non
     assert sorted(path.name for path in home.glob("*.wav")) == ["cut.wav", "empty.wav", "talk.wav", "text.wav"]
 
 
+@pytest.mark.full
 def test_what_is_not_there_is_named_and_nothing_is_done(flow: Flow) -> None:
     calls = [
         ("show", "con_nope"),

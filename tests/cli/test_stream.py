@@ -64,6 +64,7 @@ async def test_a_recording_comes_back_as_text(served: Served, door: str) -> None
     assert [(row.kind, row.name) for row in rows] == [("socket", "kitchen")]
 
 
+@pytest.mark.full
 async def test_a_person_reads_the_text_alone(served: Served) -> None:
     done = await served.stream("talk.wav", "--to", served.base + "/v4/listen", *FAST, "--linger", "4")
     assert done.code == 0, done
