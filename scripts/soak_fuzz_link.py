@@ -110,12 +110,13 @@ class LoudnessVad:
 
 
 class TappedHearing(Hearing):
-    """Remembers the last frames that were fed."""
+    """Remembers the last frames that were fed as they came, not those that the pendant had stored."""
 
     fed: ClassVar[deque[Frame]] = deque(maxlen=400)
 
     def feed(self, frames: Sequence[tuple[Frame, int]]) -> list[Heard]:
-        TappedHearing.fed.extend(frame for frame, _ in frames)
+        if self._live:
+            TappedHearing.fed.extend(frame for frame, _ in frames)
         return super().feed(frames)
 
 

@@ -93,6 +93,8 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
     reading = offline.get_reading(conn, loss.reading_n)
     if later is None and (fetching or offline.unplaced(conn, source_id, 1)):
         return
+    if any(one is not None and one.state is RunState.PLACED for one in (before, later)):
+        return  # it may be moved yet, to fit what lies around it
     per_record_us = [
         one.frames * reading.codec.frame_us / ((one.last_seq - one.first_seq) // reading.step + 1)
         for one in (before, later)

@@ -254,10 +254,10 @@ class Recovery:
             before = offline.previous(conn, run)
             if before is not None:  # one may seem to begin before the end of the one before it
                 over_us = dating.end_at(conn, before, reading) - at_us
-                # whole seconds; and a clock that was off may have been right while one of them was recorded
-                other = offline.get_reading(conn, before.reading_n)
-                off_us = sum(min(abs(one.offset_us or 0), DRIFT_US) for one in (reading, other))
-                most_us = before.uncertainty_us + run.uncertainty_us + NEAR_US + off_us
+                most_us = before.uncertainty_us + run.uncertainty_us + NEAR_US
+                if before.store == run.store:  # a clock that was off may have been right while one was recorded
+                    other = offline.get_reading(conn, before.reading_n)
+                    most_us += sum(min(abs(one.offset_us or 0), DRIFT_US) for one in (reading, other))
                 at_us += over_us if 0 < over_us <= most_us else 0
             return reading, at_us, [*near, *dating.waited(conn, run, reading, at_us, now)], False
 
