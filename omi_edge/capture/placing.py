@@ -94,6 +94,7 @@ def place(
     stepped_at: int | None = None,
     until_us: int | None = None,
     since_us: int | None = None,
+    known_us: int | None = None,
 ) -> list[Run]:
     """Return the runs that ``records``, in their order, make up.
 
@@ -102,10 +103,11 @@ def place(
     it is looked for in ``records``. ``after``: the last run of the batch before; the first one returned ``continues``
     it when nothing is missing between. ``until_us``: when the drain began; a run that ends later has no time.
     ``since_us``: when the last visit ended at which everything was drained; one that began well before has none either.
+    ``known_us``: the latest end of what was stored before, where there is no ``after``; none of these began before it.
     """
     if stepped_at is None:
         stepped_at = last_step_back((record.seq, record.stamp) for record in records)
-    builder = _Builder(frame_us, after, until_us, since_us)
+    builder = _Builder(frame_us, after, until_us, since_us, known_us)
     for record in records:
         holds = stepped_at is None or record.seq >= stepped_at
         builder.add(record, (offset_us or 0) if holds else 0)
@@ -126,14 +128,16 @@ def anchor(runs: Sequence[Run], until_us: int) -> list[Run]:
 
 
 class _Builder:
-    def __init__(self, frame_us: int, after: Run | None, until_us: int | None, since_us: int | None) -> None:
+    def __init__(
+        self, frame_us: int, after: Run | None, until_us: int | None, since_us: int | None, known_us: int | None
+    ) -> None:
         self._frame_us = frame_us
         self._until_us = until_us
         self._since_us = since_us
         self._after = after
         self._runs: list[Run] = []
         self._frames: list[bytes] = []
-        self._known_us = None if after is None else after.known_us
+        self._known_us = known_us if after is None else after.known_us
         self._store = 0 if after is None else after.store
         self._end_seq = -1 if after is None else after.end_seq
         self._first_seq = self._last_seq = 0

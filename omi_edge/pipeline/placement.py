@@ -67,13 +67,18 @@ class Placement:
             stamps = [(seq, record_of_ring(store, seq, raw).stamp) for store, seq, raw in heads]
             stepped_at = placing.last_step_back(stamps)
             stepped_at = -1 if stepped_at is None else stepped_at
-        if after_n != reading.n:
+        known_us = None
+        if after is not None and after_n is not None and after_n != reading.n:
+            before = await self._db.read(lambda conn: offline.get_reading(conn, after_n))
+            if after.known_us is not None:
+                known_us = after.known_us + before.ledger_us - reading.ledger_us
             after = None
         with held(self._clock):
             runs = await asyncio.to_thread(
                 lambda: placing.place(
                     batch, reading.offset_us, reading.codec.frame_us, after=after, stepped_at=stepped_at,
                     until_us=reading.read_us, since_us=reading.away_us if len(readings) == 1 else None,
+                    known_us=known_us,
                 )
             )  # fmt: skip
         found, empty = _shared_out(batch, runs)

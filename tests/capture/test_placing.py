@@ -149,3 +149,11 @@ def test_every_frame_is_in_one_run(records: list[Record]) -> None:
     assert [frame for run in runs for frame in run.frames] == [frame for r in records for frame in r.frames]
     known = [run.start_us for run in runs if run.start_us is not None]
     assert all(later >= earlier - 2_000_000 for earlier, later in itertools.pairwise(known))
+
+
+def test_what_was_stored_after_what_is_known_did_not_begin_before_it() -> None:
+    marked = [Record(2, 0, FRAMES, bytes(440), marks=(Mark(0, EPOCH - 12),))]
+    (run,) = place(marked, None, FRAME_US)
+    assert run.start_us is not None  # nothing contradicts its clock
+    (run,) = place(marked, None, FRAME_US, known_us=START_US)
+    assert run.start_us is None and anchor([run], START_US + 8_000_000)[0].end_us == START_US + 8_000_000
