@@ -67,6 +67,8 @@ class Placement:
             stamps = [(seq, record_of_ring(store, seq, raw).stamp) for store, seq, raw in heads]
             stepped_at = placing.last_step_back(stamps)
             stepped_at = -1 if stepped_at is None else stepped_at
+        at_index = readings.index(reading)  # where the one before tells what was there then, this was recorded later
+        since_us = reading.away_us if at_index == 0 or readings[at_index - 1].head_store is not None else None
         known_us = None
         if after is not None and after_n is not None and after_n != reading.n:
             before = await self._db.read(lambda conn: offline.get_reading(conn, after_n))
@@ -77,8 +79,7 @@ class Placement:
             runs = await asyncio.to_thread(
                 lambda: placing.place(
                     batch, reading.offset_us, reading.codec.frame_us, after=after, stepped_at=stepped_at,
-                    until_us=reading.read_us, since_us=reading.away_us if len(readings) == 1 else None,
-                    known_us=known_us,
+                    until_us=reading.read_us, since_us=since_us, known_us=known_us,
                 )
             )  # fmt: skip
         found, empty = _shared_out(batch, runs)

@@ -203,7 +203,7 @@ class Recovery:
         if ear is None:
             ear = await self._begin(run)
             if ear is None:
-                return True  # it is held
+                return True
             self._ears[run.n] = ear
         wanted = msgspec.structs.replace(run, at_seq=ear.next_seq)
         rows = await self._db.read(lambda conn: offline.records(conn, wanted, PIECE_RECORDS))
@@ -225,16 +225,16 @@ class Recovery:
         return bool(frames)
 
     async def _begin(self, run: RunRow) -> Ear | None:
-        """Look at what lies around a run; None for one that is to be held."""
+        """Look at what lies around a run; None for one that cannot be heard as it was placed."""
         assert run.start_us is not None
         start_us = run.start_us
 
-        def look(conn: Connection) -> tuple[ReadingRow, int, list[Span], bool]:
+        def look(conn: Connection) -> tuple[ReadingRow, int, list[Span], RunState]:
             reading = offline.get_reading(conn, run.reading_n)
             length_us = run.frames * reading.codec.frame_us
             now = self._now()
             if run.decided:
-                return reading, start_us, [], False
+                return reading, start_us, [], RunState.PLACED
             off_us = abs(reading.offset_us or 0) if run.latest_us is None else 0  # else no clock said when it was
             # of one that is only guessed nothing was withheld in all of the time that it can be of
             margin_us = 0 if run.guessed else run.uncertainty_us + CLOCK_US + (off_us if off_us <= DRIFT_US else 0)
@@ -244,9 +244,9 @@ class Recovery:
             )
             near = [(low_us - margin_us, high_us + margin_us) for low_us, high_us in spans]
             if run.heard == 0 and spans and reach_us > margin_us:
-                return reading, start_us, [], True
+                return reading, start_us, [], RunState.HELD
             if run.heard:
-                return reading, start_us, near, False
+                return reading, start_us, near, RunState.PLACED
             taken = recordings.taken_spans(
                 conn, run.source_id, start_us - NEAR_US - length_us, start_us + length_us + NEAR_US
             )
@@ -258,16 +258,22 @@ class Recovery:
                 if before.store == run.store:  # a clock that was off may have been right while one was recorded
                     other = offline.get_reading(conn, before.reading_n)
                     most_us += sum(min(abs(one.offset_us or 0), DRIFT_US) for one in (reading, other))
+                if over_us > most_us and before.store == run.store and not before.guessed and run.latest_us is None:
+                    return reading, start_us, [], RunState.UNKNOWN  # its clock cannot have been right
                 at_us += over_us if 0 < over_us <= most_us else 0
-            return reading, at_us, [*near, *dating.waited(conn, run, reading, at_us, now)], False
+            waited = dating.waited(conn, run, reading, at_us, now)
+            return reading, at_us, [*near, *waited], RunState.PLACED
 
-        reading, placed_us, leave_out, doubtful = await self._db.read(look)
-        if doubtful:
+        reading, placed_us, leave_out, state = await self._db.read(look)
+        if state is RunState.UNKNOWN:
+            await self._db.write(lambda conn: offline.settle_run(conn, run.n, state=state, start_us=None))
+            return None
+        if state is RunState.HELD:
             length_us = run.frames * reading.codec.frame_us
             off_us = abs(reading.offset_us or 0)
             await self._db.write(
                 lambda conn: offline.settle_run(
-                    conn, run.n, state=RunState.HELD, start_us=start_us, uncertainty_us=off_us, guessed=True,
+                    conn, run.n, state=state, start_us=start_us, uncertainty_us=off_us, guessed=True,
                     earliest_us=start_us - off_us, latest_us=start_us + length_us + off_us,
                 )
             )  # fmt: skip

@@ -423,10 +423,10 @@ def settle_run(
     *,
     state: RunState,
     start_us: int | None,
-    uncertainty_us: int,
-    guessed: bool,
-    earliest_us: int | None,
-    latest_us: int | None,
+    uncertainty_us: int = 0,
+    guessed: bool = False,
+    earliest_us: int | None = None,
+    latest_us: int | None = None,
 ) -> None:
     """Note what was found out about the time of a run."""
     conn.execute(
