@@ -116,8 +116,9 @@ class _Fetch:
             # durable before anything is read: what it frees unseen is missed from here on
             await tally.keeper.freed(tally.cursor)
         elif info.read_seq >= cursor.position:
+            tally.cursor = msgspec.structs.replace(cursor, end=info.write_seq)  # with the first word to the keeper
             if not self._same:
-                await tally.keeper.freed(cursor)
+                await tally.keeper.freed(tally.cursor)
             self._same = True
             await self._count_losses(info)
         self._failed = 0

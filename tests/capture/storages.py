@@ -310,6 +310,8 @@ class Owner:
         self.freed_at: list[tuple[int, int]] = []
         self.told: list[tuple[int, int]] = []
         self.batches: list[int] = []
+        self.ends: list[int] = []
+        """Where the store ends, with each word."""
         self.error: Exception | None = None
 
     async def keep(self, records: Sequence[Record], cursor: Cursor) -> None:
@@ -318,14 +320,17 @@ class Owner:
         self.records |= {(record.store, record.seq): record for record in records}
         self.batches.append(len(records))
         self.cursor = cursor
+        self.ends.append(cursor.end)
 
     async def freed(self, cursor: Cursor) -> None:
         self.cursor = cursor
+        self.ends.append(cursor.end)
         self.freed_at.append((cursor.store, cursor.position))
 
     async def lost(self, loss: Loss, cursor: Cursor) -> None:
         self.losses.append(loss)
         self.cursor = cursor
+        self.ends.append(cursor.end)
 
     async def kept(self, store: int, since: int, most: int) -> Sequence[tuple[int, bytes]]:
         final = max(self.freed_at, default=(0, 0))

@@ -79,6 +79,21 @@ async def test_overwritten_records_do_not_hide_that_it_is_the_same_ring(clock: D
     assert owner.raw[30:] == RECORDS[30:] and {store for store, _ in owner.records} == {1}
 
 
+@pytest.mark.parametrize("ring_id", [None, 7])
+@pytest.mark.parametrize("overwritten", [0, 350])
+async def test_the_first_word_tells_where_the_ring_ends_now(
+    clock: DrivenClock, ring_id: int | None, overwritten: int
+) -> None:
+    link, owner = RingLink(clock, RECORDS, ring_id=ring_id), Owner()
+    await fetch(link, owner, RING)
+    link.reconnect()
+    link.records += [record_of(number) for number in range(1000, 1100)]
+    link.read_seq = max(link.read_seq, overwritten)
+    owner.ends.clear()
+    await fetch(link, owner, RING)
+    assert set(owner.ends) == {400}  # all of it was recorded before this visit
+
+
 @pytest.mark.parametrize(("lost", "cut"), [(2, 6), (3, 20), (3, 21), (60, 61), (60, 150), (100, 200)])
 @pytest.mark.parametrize("in_pendant", [False, True])
 async def test_a_single_file_with_a_hole_is_still_the_same(
