@@ -343,13 +343,17 @@ def _straddling(pendant: Pendant) -> dict[bytes, int]:
 
 
 def _waited(pendant: Pendant) -> dict[bytes, int]:
-    """Return the frames that share a block with some from before a pause, and when the last of those was.
+    """Return the frames of each first block after a pause, and when the last frame before it was.
 
-    Where that was withheld the whole block is left out: nothing tells which of its frames are older.
+    Where that was withheld the whole block is left out: nothing tells whether some of its frames are older.
     """
     found: dict[bytes, int] = {}
+    end_us = None
     for block in pendant.storage.blocks:
         frames = unpack(block.raw)[0]
+        if end_us is not None and block.spans and block.spans[0][0] - end_us > SECOND_US:
+            found.update(dict.fromkeys(frames, end_us))
+        end_us = block.spans[-1][1] if block.spans else end_us
         for index in range(len(block.spans) - 1, 0, -1):
             if block.spans[index][0] - block.spans[index - 1][1] > SECOND_US:
                 found.update(dict.fromkeys(frames[index:], block.spans[index - 1][1]))
