@@ -43,6 +43,7 @@ VERBS = {
     "close": ("omi_edge.cli.data:close", "End a conversation by hand."),
     "export": ("omi_edge.cli.data:export", "Write everything as one JSON document."),
     "devices": ("omi_edge.cli.devices:devices", "Find, pair, show and set pendants."),
+    "sources": ("omi_edge.cli.sources:sources", "List what audio came from; rename, refuse and merge."),
     "pause": ("omi_edge.cli.recording:pause", "Record nothing for a while."),
     "resume": ("omi_edge.cli.recording:resume", "Record again."),
     "off-record": ("omi_edge.cli.recording:off_record", "Be off the record for a while."),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from omi_edge.cli.named import named
 from omi_edge.cli.present import length, moment
-from omi_edge.errors import BadInput, NotFound
+from omi_edge.errors import NotFound
 from omi_edge.web import wire
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -35,21 +35,9 @@ def meant(text: str, known: Sequence[wire.DeviceItem]) -> wire.DeviceItem:
 
     Raises NotFound with the nearest name, BadInput when several begin so.
     """
-    wanted = text.strip().casefold()
-    exact = [item for item in known if wanted in (item.id.casefold(), item.name.casefold())]
-    found = exact or [
-        item for item in known if wanted and any(n.casefold().startswith(wanted) for n in (item.name, item.id))
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadInput(f"{text!r} could be {', '.join(item.name for item in found)}; write more of it.")
     if not known:
         raise NotFound("no pendant is remembered; `omi-edge devices pair` pairs one.")
-    names = {name.casefold(): name for item in known for name in (item.name, item.id)}
-    near = difflib.get_close_matches(wanted, names, 1, 0.5)
-    hint = f"did you mean {names[near[0]]}?" if near else f"known: {', '.join(item.name for item in known)}."
-    raise NotFound(f"no pendant is called {text!r}; {hint}")
+    return named(text, known, "pendant")
 
 
 def list_row(item: wire.DeviceItem, zone: ZoneInfo) -> list[str]:

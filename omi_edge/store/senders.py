@@ -79,6 +79,15 @@ def allow(conn: Connection, source_id: str) -> None:
     conn.execute("UPDATE senders SET refused_us = NULL WHERE source_n = ?", (sources.number(conn, source_id),))
 
 
+def is_refused(conn: Connection, source_id: str) -> bool:
+    """Say whether nothing more is taken from a client of a source. Raises NotFound."""
+    row = conn.execute(
+        "SELECT 1 FROM senders WHERE source_n = ? AND refused_us IS NOT NULL LIMIT 1",
+        (sources.number(conn, source_id),),
+    ).fetchone()
+    return row is not None
+
+
 def expected(conn: Connection, source_id: str) -> bool:
     """Say whether somebody who is not refused sends to a source. Raises NotFound."""
     row = conn.execute(

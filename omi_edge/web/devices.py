@@ -58,7 +58,7 @@ async def one(call: Call[NoQuery, None]) -> Answer:
             for source in heard
             for total in gaps.totals(conn, source_id=source.id, since_us=midnight_us, until_us=now_us)
         ]
-        return row, (heard, standing, missing)
+        return row, ([shapes.source_item(conn, source) for source in heard], standing, missing)
 
     row, found = await call.read(read)
     return Answer(shapes.device(row, call.controls.device_state(row.address), *found), (row.address,))

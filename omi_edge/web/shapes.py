@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from omi_edge import domain
-from omi_edge.store import ledger, memories, offline, sources, transcripts
+from omi_edge.store import ledger, memories, offline, senders, sources, transcripts
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
@@ -29,7 +29,7 @@ def source_of(row: ConversationRow) -> wire.SourceRef:
     return wire.SourceRef(row.source_id, row.source_name, row.source_kind, row.device_id, row.client_id)
 
 
-def source_item(row: SourceRow) -> wire.SourceItem:
+def source_item(conn: Connection, row: SourceRow) -> wire.SourceItem:
     """Return a source."""
     return wire.SourceItem(
         id=row.id,
@@ -46,6 +46,7 @@ def source_item(row: SourceRow) -> wire.SourceItem:
         audio_bytes=row.audio_bytes,
         dropped_bytes=row.dropped_bytes,
         dropped_seconds=seconds(row.dropped_us),
+        refused=senders.is_refused(conn, row.id),
     )
 
 
@@ -254,7 +255,7 @@ def device_item(row: DeviceRow, state: domain.DeviceState) -> wire.DeviceItem:
 def device(
     row: DeviceRow,
     state: domain.DeviceState,
-    heard: Iterable[SourceRow],
+    heard: Iterable[wire.SourceItem],
     standing: Iterable[domain.Notice],
     missing: Iterable[GapTotal],
 ) -> wire.Device:
@@ -262,7 +263,7 @@ def device(
     item = device_item(row, state)
     return wire.Device(
         **{name: getattr(item, name) for name in item.__struct_fields__},
-        sources=[source_item(found) for found in heard],
+        sources=list(heard),
         notices=[notice(found) for found in standing],
         gaps_today=[
             wire.GapTotal([cause.value for cause in found.causes], found.count, seconds(found.total_us), found.frames)

@@ -16,7 +16,7 @@ async def listed(call: Call[NoQuery, None]) -> Answer:
     """List sources."""
 
     def read(conn: Connection) -> Answer:
-        items = [shapes.source_item(row) for row in sources.list_all(conn)]
+        items = [shapes.source_item(conn, row) for row in sources.list_all(conn)]
         return Answer(wire.Page(items, None), tuple(item.id for item in items))
 
     return await call.read(read)
@@ -27,7 +27,7 @@ async def rename(call: Call[NoQuery, wire.SourceChange]) -> Answer:
     name = call.body.name
 
     def act(conn: Connection) -> Answer:
-        return Answer(shapes.source_item(sources.rename(conn, call.id, name)), (call.id,))
+        return Answer(shapes.source_item(conn, sources.rename(conn, call.id, name)), (call.id,))
 
     return await call.change(act)
 
@@ -39,7 +39,7 @@ async def refuse(call: Call[NoQuery, None]) -> Answer:
     def act(conn: Connection) -> Answer:
         senders.refuse(conn, call.id, now.utc_us)
         ledger.end(conn, call.id, now.boot_us + ledger.tick(conn, now))
-        return Answer(shapes.source_item(sources.get(conn, call.id)), (call.id,))
+        return Answer(shapes.source_item(conn, sources.get(conn, call.id)), (call.id,))
 
     answer = await call.change(act)
     call.controls.doors.end(call.id, CLOSE_REFUSED)
@@ -51,7 +51,7 @@ async def allow(call: Call[NoQuery, None]) -> Answer:
 
     def act(conn: Connection) -> Answer:
         senders.allow(conn, call.id)
-        return Answer(shapes.source_item(sources.get(conn, call.id)), (call.id,))
+        return Answer(shapes.source_item(conn, sources.get(conn, call.id)), (call.id,))
 
     return await call.change(act)
 
@@ -70,7 +70,7 @@ async def merge(call: Call[NoQuery, wire.SourceMerge]) -> Answer:
 
     def move(conn: Connection) -> wire.SourceMerged:
         why = merging.move(conn, call.id, into, now.utc_us)
-        item = shapes.source_item(sources.get(conn, into))
+        item = shapes.source_item(conn, sources.get(conn, into))
         return wire.SourceMerged(**msgspec.structs.asdict(item), moved=not why, stays=why)
 
     answer.body = await call.controls.db.write(move)

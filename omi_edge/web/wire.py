@@ -62,6 +62,8 @@ class SourceItem(msgspec.Struct, frozen=True):
     dropped_bytes: int
     """Size of the silence that was not kept."""
     dropped_seconds: float
+    refused: bool
+    """Whether nothing more is taken from its clients."""
 
 
 class Span(msgspec.Struct, frozen=True):
