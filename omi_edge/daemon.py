@@ -259,11 +259,11 @@ class Daemon:
         """Raise BadInput for audio that a socket cannot bring."""
         check_sound(encoding, rate)
 
-    def open_socket(self, source_id: str, encoding: str, rate: int) -> SocketSound:
-        """Return the way in for a client's audio."""
+    def open_socket(self, source_id: str, encoding: str, rate: int, since_us: int) -> SocketSound:
+        """Return the way in for the audio of a client that came at ``since_us``, boot time."""
         if self._sockets is None:
             raise NotReady(f"the daemon is {self._state}; ask again in a moment.")
-        return self._sockets.open(source_id, encoding, rate)
+        return self._sockets.open(source_id, encoding, rate, since_us)
 
     def device_state(self, address: str) -> DeviceState:
         """Say how a pendant stands."""

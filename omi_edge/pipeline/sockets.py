@@ -63,8 +63,9 @@ class SocketSound:
     """The audio of one connection. Not to be used by two tasks at once."""
 
     def __init__(
-        self, source_id: str, encoding: str, rate: int, *, spine: Spine, clock: Clock, line: Line, witness: Witness
-    ) -> None:
+        self, source_id: str, encoding: str, rate: int, *, spine: Spine, clock: Clock, line: Line, witness: Witness,
+        since_us: int,
+    ) -> None:  # fmt: skip
         check_sound(encoding, rate)
         self.source_id = source_id
         self.encoding = encoding
@@ -74,6 +75,8 @@ class SocketSound:
         """Messages that were no audio."""
         self.heard_us = 0
         """Length of the audio that was taken."""
+        self.since_us = since_us
+        """Boot time at which the client came."""
         self._spine = spine
         self._clock = clock
         self._line = line
@@ -83,7 +86,6 @@ class SocketSound:
         self._encoder: Encoder | None = None
         self._rest = b""
         self._bad_in_a_row = 0
-        self._since_us = clock.boot_us()
 
     @property
     def codec(self) -> str:
@@ -133,7 +135,7 @@ class SocketSound:
                 await self.pause()
             finally:
                 self._intake = None
-                await self._spine.ledger.visited(self.source_id, self._since_us, alive_us)
+                await self._spine.ledger.visited(self.source_id, self.since_us, alive_us)
 
     def _is_frame(self, packet: bytes) -> bool:
         codec = codec_of(packet)
@@ -192,10 +194,16 @@ class Sockets:
         self._clock = clock
         self._lines: dict[str, tuple[Line, Witness]] = {}
 
-    def open(self, source_id: str, encoding: str, rate: int) -> SocketSound:
-        """Return the way in for one connection. Raises BadInput for an encoding or a rate that is not taken."""
+    def open(self, source_id: str, encoding: str, rate: int, since_us: int) -> SocketSound:
+        """Return the way in for one connection of a client that came at ``since_us``, boot time.
+
+        Raises BadInput for an encoding or a rate that is not taken.
+        """
         line, witness = self._lines.setdefault(source_id, (Line(), SocketWitness()))
-        return SocketSound(source_id, encoding, rate, spine=self._spine, clock=self._clock, line=line, witness=witness)
+        return SocketSound(
+            source_id, encoding, rate, spine=self._spine, clock=self._clock, line=line, witness=witness,
+            since_us=since_us,
+        )  # fmt: skip
 
 
 def check_sound(encoding: str, rate: int) -> None:

@@ -34,6 +34,8 @@ class Sound(Protocol):
     """Messages that were no audio."""
     heard_us: int
     """Length of the audio that was taken."""
+    since_us: int
+    """Boot time at which the client came."""
 
     @property
     def codec(self) -> str:
@@ -136,8 +138,11 @@ class Controls(Protocol):
     def check_sound(self, encoding: str, rate: int) -> None:
         """Raise BadInput for audio that a socket cannot bring: see ``open_socket``."""
 
-    def open_socket(self, source_id: str, encoding: str, rate: int) -> Sound:
-        """Return the way in for a client's audio: ``auto``, ``opus``, ``pcm16`` or ``pcm8``, with samples a second."""
+    def open_socket(self, source_id: str, encoding: str, rate: int, since_us: int) -> Sound:
+        """Return the way in for a client's audio: ``auto``, ``opus``, ``pcm16`` or ``pcm8``, with samples a second.
+
+        ``since_us``: when the client came, boot time.
+        """
 
     def device_state(self, address: str) -> DeviceState:
         """Say how a remembered pendant stands now; OFF for one that nobody listens to."""

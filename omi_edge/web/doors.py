@@ -51,7 +51,6 @@ class Visit:
         sound: Sound,
         began_us: int,
         kept: Kept,
-        since_boot_us: int = 0,
     ) -> None:
         self.client = client
         self.door = door
@@ -64,8 +63,6 @@ class Visit:
         """UTC of the last message with audio."""
         self.text_us: int | None = None
         self.dropped = 0
-        self.since_boot_us = since_boot_us
-        """Boot time at which it was opened."""
         self.ending: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         """Close code and reason, once it is to end."""
         self.gone = asyncio.Event()

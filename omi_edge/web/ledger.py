@@ -36,7 +36,7 @@ async def read(call: Call[LedgerQuery, None]) -> Answer:
     """Read the ledger of a day."""
     clock, where = call.controls.clock, zone(call.controls.config)
     now = moment(clock)
-    lines = {visit.source_id: visit.since_boot_us for visit in call.controls.doors.visits}
+    lines = {visit.source_id: visit.sound.since_us for visit in call.controls.doors.visits}
     day = _day(call.query.day, now.utc_us, where)
     start_us, end_us = _midnight_us(day, where), _midnight_us(day + timedelta(days=1), where)
 

@@ -148,18 +148,17 @@ async def _door(
     controls.doors.check_room()
     controls.check_sound(takes.encoding, takes.rate)
     owner = caller.actor.removeprefix("client:")
-    now_us = controls.clock.utc_us()
+    came = moment(controls.clock)
 
     def admit(conn: Connection) -> Answer:
         found = senders.admit(
-            conn, client_id=caller.client_id or "", device=device, name=device or owner, now_us=now_us
+            conn, client_id=caller.client_id or "", device=device, name=device or owner, now_us=came.utc_us
         )
-        now = moment(controls.clock)
-        ledger.begin(conn, found.source.id, now.boot_us + ledger.tick(conn, now))
+        ledger.begin(conn, found.source.id, came.boot_us + ledger.tick(conn, came))
         notice = None
         if found.is_new:
             notice = notices.raise_notice(
-                conn, code="new-source", severity=Severity.INFO, subject_ids=(found.source.id,), now_us=now_us,
+                conn, code="new-source", severity=Severity.INFO, subject_ids=(found.source.id,), now_us=came.utc_us,
                 message=f"A client that was never heard before sends audio with the token of {owner}. If it is not "
                 f"yours, refuse it (POST /v1/sources/{found.source.id}/refuse) and revoke the token.",
             )  # fmt: skip
@@ -169,19 +168,18 @@ async def _door(
     found, notice = answer.body
     if notice is not None:
         controls.bus.publish(
-            "notice", now_us, id=notice.id, code=notice.code, severity=notice.severity.value, message=notice.message
-        )
+            "notice", came.utc_us, id=notice.id, code=notice.code, severity=notice.severity.value,
+            message=notice.message,
+        )  # fmt: skip
     label = f"{owner}-{device}" if device else owner
     stopping = call.request.app[STOPPING]
 
     async def converse(socket: web.WebSocketResponse) -> tuple[int, str]:
         doors = controls.doors
         kept = doors.kept(found.source.id, controls.bus.last_number, round(controls.config.conversation.silence * 1e6))
-        sound = controls.open_socket(found.source.id, takes.encoding, takes.rate)
+        sound = controls.open_socket(found.source.id, takes.encoding, takes.rate, came.boot_us)
         clock = controls.clock
-        visit = Visit(
-            label, door, found.source.id, found.source.name, sound, clock.utc_us(), kept, since_boot_us=clock.boot_us()
-        )
+        visit = Visit(label, door, found.source.id, found.source.name, sound, clock.utc_us(), kept)
         await doors.enter(visit)
         log.info("a socket is open", extra={"door": door, "source": visit.source_id})
         talk = _Talk(socket, call, visit, speaks(visit))

@@ -57,7 +57,7 @@ class Phone:
             return found.source.id
 
         self.source_id = await self.daemon.db.write(admit)
-        self.sound = self.daemon.open_socket(self.source_id, "opus", 16_000)
+        self.sound = self.daemon.open_socket(self.source_id, "opus", 16_000, self.clock.boot_us())
 
     async def say(self, seconds: int, *, speed: float = 1.0) -> None:
         assert self.sound is not None

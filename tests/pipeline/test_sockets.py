@@ -74,7 +74,7 @@ def taken() -> Taken:
 
 
 def opened(taken: Taken, clock: DrivenClock, encoding: str = "opus", rate: int = 16_000) -> SocketSound:
-    return Sockets(cast(Spine, taken), clock).open("src_1", encoding, rate)
+    return Sockets(cast(Spine, taken), clock).open("src_1", encoding, rate, clock.boot_us())
 
 
 PACKET = silence_packet(Codec.OPUS_20MS)
@@ -160,7 +160,7 @@ async def test_who_sends_too_fast_waits(clock: DrivenClock, taken: Taken) -> Non
 async def test_a_new_connection_counts_on_and_is_never_before_the_last(clock: DrivenClock, taken: Taken) -> None:
     sockets = Sockets(cast(Spine, taken), clock)
     for connection in range(2):
-        sound = sockets.open("src_1", "opus", 16_000)
+        sound = sockets.open("src_1", "opus", 16_000, clock.boot_us())
         for _ in range(100):
             await sound.take(PACKET)
         await sound.close(clock.boot_us())
@@ -169,7 +169,7 @@ async def test_a_new_connection_counts_on_and_is_never_before_the_last(clock: Dr
     assert set(np.diff(taken.at_us).tolist()) == {20_000}
     await clock.advance(1.0)  # a second that nobody sent
     await clock.advance(60.0)
-    sound = sockets.open("src_1", "opus", 16_000)
+    sound = sockets.open("src_1", "opus", 16_000, clock.boot_us())
     await sound.take(PACKET)
     assert taken.at_us[-1] == clock.boot_us()
 

@@ -85,8 +85,9 @@ BEGAN_US = START_US + round(BEGIN_S * 1e6)
 class FakeSound:
     """Takes audio and keeps it."""
 
-    def __init__(self, codec: str) -> None:
+    def __init__(self, codec: str, since_us: int) -> None:
         self.codec = codec
+        self.since_us = since_us
         self.frames = self.bad = self.heard_us = 0
         self.taken: list[bytes] = []
         self.pauses = 0
@@ -210,8 +211,8 @@ class FakeControls:
         if encoding not in ("auto", "opus", "pcm16", "pcm8"):
             raise BadInput("this codec cannot be decoded here.", "codec")
 
-    def open_socket(self, source_id: str, encoding: str, rate: int) -> FakeSound:
-        self.sounds[source_id] = sound = FakeSound(encoding)
+    def open_socket(self, source_id: str, encoding: str, rate: int, since_us: int) -> FakeSound:
+        self.sounds[source_id] = sound = FakeSound(encoding, since_us)
         return sound
 
     def device_state(self, address: str) -> DeviceState:
