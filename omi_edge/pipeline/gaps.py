@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 from omi_edge.capture.absence import Hole, Witness
@@ -11,10 +10,9 @@ from omi_edge.domain import Cause, Codec, Gap
 from omi_edge.events import Bus
 from omi_edge.pipeline.hearing import Missing
 from omi_edge.pipeline.ledger import Ledger
-from omi_edge.store import gaps, withheld
+from omi_edge.store import gaps
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from omi_edge.store.withheld import WithheldRow
 
 SEAM_US = 1_000_000
 """What is missing for less beside a muted stretch belongs to it: bursts come every 100 ms, and packets under way when
@@ -30,15 +28,16 @@ class Gaps:
         self._clock = clock
         self._bus = bus
 
-    async def settle(
-        self, source_id: str, missing: Missing, codec: Codec, witness: Witness | None, *, account: bool = False
-    ) -> list[Gap]:
-        """Store a stretch without frames and tell it; with ``account`` it is entered into the ledger as well.
-
-        Raises VaultError when it cannot be stored.
-        """
+    async def settle(self, source_id: str, missing: Missing, codec: Codec, witness: Witness | None) -> list[Gap]:
+        """Store a stretch without frames in gaps and ledger, and tell it. VaultError when it cannot be stored."""
+        to_boot_us = missing.end_boot_us - missing.end_us
         spans = await self._db.read(
-            functools.partial(withheld.listed, since_us=missing.start_us, until_us=missing.end_us)
+            lambda conn: [
+                (low_us - to_boot_us, high_us - to_boot_us, kind.value)
+                for low_us, high_us, kind in self._ledger.withheld_between(
+                    conn, source_id, missing.start_us + to_boot_us, missing.end_boot_us
+                )
+            ]
         )
         hole = Hole(
             missing.end_boot_us - (missing.end_us - missing.start_us), missing.end_boot_us, missing.lost, missing.jump,
@@ -54,12 +53,10 @@ class Gaps:
         def commit(conn: Connection) -> None:
             for gap in found:
                 gaps.put(conn, gap)
-                if account:
-                    self._account(conn, missing, gap)
-            if account:  # what the pendant had stored may have been here before the first live frame
-                to_boot_us = missing.end_boot_us - missing.end_us
-                for start_us, end_us in self._ledger.recovered(conn, source_id, hole.start_us, hole.end_us):
-                    gaps.fill(conn, source_id, start_us - to_boot_us, end_us - to_boot_us)
+                self._account(conn, missing, gap)
+            # what the pendant had stored may have been here before the first live frame
+            for start_us, end_us in self._ledger.recovered(conn, source_id, hole.start_us, hole.end_us):
+                gaps.fill(conn, source_id, start_us - to_boot_us, end_us - to_boot_us)
 
         await self._db.write(commit)
         for gap in found:
@@ -76,19 +73,22 @@ class Gaps:
         self._ledger.missing(conn, gap.source_id, start_us, gap.end_us + to_boot_us, gap.causes)
 
 
-def apart(start_us: int, end_us: int, spans: Sequence[WithheldRow]) -> list[tuple[int, int, str]]:
-    """Cut [start, end) into what the owner withheld, each piece with its kind, and the rest, with "". In order."""
+def apart(start_us: int, end_us: int, spans: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Cut [start, end) into what the owner withheld, each piece with its kind, and the rest, with "". In order.
+
+    ``spans``: from, to and kind of what was withheld.
+    """
     pieces: list[tuple[int, int, str]] = []
     at_us = start_us
-    for row in sorted(spans, key=lambda row: row.start_us):
-        low_us = max(at_us, row.start_us)
-        high_us = end_us if row.end_us is None else min(end_us, row.end_us)
+    for begin_us, finish_us, withheld in sorted(spans):
+        low_us = max(at_us, begin_us)
+        high_us = min(end_us, finish_us)
         if high_us <= low_us:
             continue
         if low_us - at_us > SEAM_US:
             pieces.append((at_us, low_us, ""))
             at_us = low_us
-        pieces.append((at_us, high_us, row.kind.value))
+        pieces.append((at_us, high_us, withheld))
         at_us = high_us
     if end_us - at_us > SEAM_US or not pieces:
         pieces.append((at_us, end_us, ""))

@@ -113,11 +113,6 @@ class Intake:
         self._fell_silent: Timer | None = None
         self._disk_full = False
 
-    @property
-    def accounted(self) -> bool:
-        """Whether every second of the source is accounted for in the ledger: of pendants and sockets, no recordings."""
-        return self._ledger is not None
-
     def notify(self, notification: Notification) -> None:
         """Take one notification; never waits. While the owner withholds, it is thrown away unseen."""
         if self._withheld:

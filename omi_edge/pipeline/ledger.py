@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from omi_edge.clock import Clock, held
-from omi_edge.domain import Cause, LedgerState
+from omi_edge.domain import Cause, LedgerState, Withholding
 from omi_edge.errors import OmiEdgeError
 from omi_edge.pipeline.hearing import Stretch
 from omi_edge.store import ledger, senders
@@ -130,6 +130,22 @@ class Ledger:
             (max(span.start_us - offset_us, start_boot_us), min(span.end_us - offset_us, end_boot_us))
             for span in spans
             if span.state is LedgerState.RECOVERED
+        ]
+
+    def withheld_between(
+        self, conn: Connection, source_id: str, start_boot_us: int, end_boot_us: int
+    ) -> list[tuple[int, int, Withholding]]:
+        """Return what of [start, end), boot time, the owner withheld, so far.
+
+        The ledger is asked, since a wall clock that was set back calls other moments by the same time.
+        """
+        moment = self.moment()
+        offset_us = ledger.now_us(conn, moment) - moment.boot_us
+        spans = ledger.account(conn, source_id, start_boot_us + offset_us, end_boot_us + offset_us, moment)
+        return [
+            (span.start_us - offset_us, span.end_us - offset_us, Withholding(span.state.value))
+            for span in spans
+            if span.state in (LedgerState.MUTED, LedgerState.OFF_RECORD)
         ]
 
     def withheld(self, conn: Connection, row: WithheldRow) -> None:

@@ -329,9 +329,7 @@ class Spine:
 
     async def _missing(self, source_id: str, missing: Missing) -> None:
         intake = self._intakes[source_id]
-        await self._gaps.settle(
-            source_id, missing, intake.codec, self._witnesses.get(source_id), account=intake.accounted
-        )  # fmt: skip
+        await self._gaps.settle(source_id, missing, intake.codec, self._witnesses.get(source_id))
 
     def _behind(self) -> bool:
         return Stage.TRANSCRIBE.value in self.jobs.working

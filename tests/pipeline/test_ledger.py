@@ -45,6 +45,21 @@ def scripted() -> None:
     register()
 
 
+async def withhold(db: Database, book: Ledger, clock: DrivenClock, since: int, until: int) -> None:
+    """Note a mute between two moments, in seconds from now."""
+
+    def work(conn: Connection) -> None:
+        ledger_us = book.at_us(conn, clock.boot_us() + since * S)
+        withheld.begin(
+            conn, Withholding.MUTED, now_us=clock.utc_us() + since * S, until_us=None, by="t", ledger_us=ledger_us
+        )
+        row = withheld.end(conn, at_us=clock.utc_us() + until * S)
+        assert row is not None
+        ledger.write_all(conn, Span(ledger_us, ledger_us + (until - since) * S, LedgerState.MUTED))
+
+    await db.write(work)
+
+
 async def spans(db: Database, book: Ledger) -> list[tuple[str, float]]:
     def read(conn: Connection) -> list[Span]:
         return ledger.account(conn, SOURCE, 0, 1 << 62, book.moment())
@@ -153,13 +168,28 @@ async def test_a_hole_with_a_mute_in_it_is_entered_piece_by_piece(
 
     def mute(conn: Connection) -> None:
         book.heard(conn, SOURCE, [Stretch(boot_us - 70 * S, boot_us - 60 * S, True)])
-        withheld.begin(conn, Withholding.MUTED, now_us=utc_us - 40 * S, until_us=None, by="t")
-        withheld.end(conn, at_us=utc_us - 20 * S)
 
     await db.write(mute)
+    await withhold(db, book, clock, -40, -20)
     hole = Missing(utc_us - 60 * S, utc_us, boot_us, 0, None, False, 0, boot_us - 60 * S)
-    await Gaps(db, clock, Bus(), book).settle(SOURCE, hole, Codec.OPUS_20MS, Witness(), account=True)
+    await Gaps(db, clock, Bus(), book).settle(SOURCE, hole, Codec.OPUS_20MS, Witness())
     assert await spans(db, book) == [("speech", 10), ("lost", 20), ("muted", 20), ("lost", 20)]
+
+
+async def test_a_hole_that_a_stepped_clock_calls_by_the_time_of_a_mute_is_not_muted(
+    db: Database, book: Ledger, clock: DrivenClock
+) -> None:
+    boot_us = clock.boot_us()
+    await db.write(lambda conn: book.heard(conn, SOURCE, [Stretch(boot_us - 70 * S, boot_us - 60 * S, True)]))
+    await withhold(db, book, clock, -60, -40)
+    await clock.advance(100)
+    clock.step_utc(-120)
+    utc_us, boot_us = clock.utc_us(), clock.boot_us()
+    await db.write(lambda conn: book.heard(conn, SOURCE, [Stretch(boot_us - 70 * S, boot_us - 60 * S, True)]))
+    hole = Missing(utc_us - 60 * S, utc_us, boot_us, 0, None, False, 0, boot_us - 60 * S)
+    found = await Gaps(db, clock, Bus(), book).settle(SOURCE, hole, Codec.OPUS_20MS, Witness())
+    assert [(gap.causes, (gap.end_us - gap.start_us) / S) for gap in found] == [((Cause.LOST,), 60)]
+    assert [state for state, _ in await spans(db, book)].count("muted") == 1
 
 
 async def test_signs_of_life_are_rare_and_none_is_given_while_something_is_heard(
