@@ -11,7 +11,7 @@ import wave
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ import pytest
 
 from omi_edge.capture.replay import Recording
 from omi_edge.domain import SAMPLE_RATE
+from tests.cli.forking import Forked, forker
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 CALL = (
@@ -31,6 +32,8 @@ CALL = (
 LIMIT_SECONDS = 60.0
 """A verb that takes longer hangs."""
 AT_ONCE = 2
+Started: TypeAlias = "subprocess.Popen[str] | Forked"
+"""A call that runs."""
 
 
 class Done(NamedTuple):
@@ -74,29 +77,39 @@ class Place:
         return path
 
     def start(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, stderr: IO[str] | int = subprocess.PIPE
-    ) -> subprocess.Popen[str]:
-        """Start a call with no terminal anywhere near: not as standard input, and none to open."""
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        stderr: IO[str] | int = subprocess.PIPE,
+        fresh: bool = False,
+    ) -> Started:
+        """Start a call with no terminal anywhere near: not as standard input, and none to open.
+
+        ``fresh`` has an interpreter of its own load everything, as for a user; else that is spared where it can be.
+        """
+        variables = {**self.environment, **(environment or {})}
+        if not fresh and sys.platform == "linux":
+            return forker().start(arguments, self.home, variables, stderr)
         return subprocess.Popen(
             [*CALL, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=self.home,
-            env={**self.environment, **(environment or {})},
+            env=variables,
             start_new_session=True,
             encoding="utf-8",
         )
 
-    def __call__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Done:
+    def __call__(self, *arguments: str, environment: Mapping[str, str] | None = None, fresh: bool = False) -> Done:
         """Call and wait for the end."""
-        with self.start(*arguments, environment=environment) as process:
+        with self.start(*arguments, environment=environment, fresh=fresh) as process:
             try:
                 out, err = process.communicate(timeout=LIMIT_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-            return Done(process.returncode, out, err)
+            return Done(process.wait(), out, err)
 
     def each(self, calls: Iterable[tuple[str, ...]]) -> list[Done]:
         """Make several calls, some at once, and return what they did in order."""

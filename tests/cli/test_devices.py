@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from omi_edge.domain import Cause, Gap
 from omi_edge.store import devices, gaps, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
-from tests.cli.conftest import Done, Place
+from tests.cli.conftest import Done, Place, Started
 from tests.helpers import PASSPHRASE
 
 GREY, GREEN = "C0:FF:EE:00:00:01", "C0:FF:EE:00:00:02"
@@ -156,7 +155,7 @@ def test_without_bluetooth_a_scan_and_a_pairing_say_what_to_do(home: Place) -> N
 
 
 @pytest.fixture
-def daemon(home: Place) -> Iterator[subprocess.Popen[str]]:
+def daemon(home: Place) -> Iterator[Started]:
     with (home.home / "run.log").open("w", encoding="utf-8") as log:
         process = home.start(*D, "run", environment=QUIET, stderr=log)
         yield process
@@ -164,7 +163,7 @@ def daemon(home: Place) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=PATIENCE_SECONDS)
 
 
-def test_what_happens_is_watched_until_ctrl_c(home: Place, daemon: subprocess.Popen[str]) -> None:
+def test_what_happens_is_watched_until_ctrl_c(home: Place, daemon: Started) -> None:
     # without the passphrase: with it a status that comes first would open the vault, and the daemon could not
     give_up = time.monotonic() + PATIENCE_SECONDS
     while home("--data", "D", "status").code != 0:

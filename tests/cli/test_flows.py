@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 import signal
-import subprocess
 import threading
 import time
 import urllib.request
@@ -22,7 +21,7 @@ from omi_edge.store import keys
 from omi_edge.store.database import Database
 from omi_edge.virtual.script import recording_path
 from omi_edge.web import wire
-from tests.cli.conftest import Done, Place, contents, free_port
+from tests.cli.conftest import Done, Place, Started, contents, free_port
 
 PATIENCE_SECONDS = 30.0
 """How long something that must happen is waited for."""
@@ -109,7 +108,7 @@ def answers(place: Place, asked: dict[str, tuple[str, ...]], *options: str) -> d
 
 @pytest.fixture(scope="module")
 def flow(place: Place) -> Iterator[Flow]:
-    init = place(*D, "init", "--yes")
+    init = place(*D, "init", "--yes", fresh=True)
     item = place(*D, "import", "talk.wav", "--start", "2026-03-04 10:00", "--json").json["items"][0]
     taken = msgspec.convert(item["state"], wire.ImportState)
     token = place(*D, "token", "create", "laptop", "--json").json["token"]
@@ -128,7 +127,7 @@ def serve(place: Place, asked: dict[str, tuple[str, ...]], token: str) -> Served
     settings.write_text("", encoding="utf-8")
     environment = {"OMI_EDGE_WEB_PORT": str(port)}
     with log.open("w", encoding="utf-8") as stderr:
-        process = place.start("--config", "config.toml", *D, "run", environment=environment, stderr=stderr)
+        process = place.start("--config", "config.toml", *D, "run", environment=environment, stderr=stderr, fresh=True)
         try:
             return asked_of(place, process, asked, port, token, settings, log)
         finally:
@@ -138,7 +137,7 @@ def serve(place: Place, asked: dict[str, tuple[str, ...]], token: str) -> Served
 
 def asked_of(
     place: Place,
-    process: subprocess.Popen[str],
+    process: Started,
     asked: dict[str, tuple[str, ...]],
     port: int,
     token: str,
