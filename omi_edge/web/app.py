@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -58,7 +59,8 @@ def make_app(controls: Controls) -> web.Application:
         if route.head:
             app.router.add_route("HEAD", route.path, handler)
     app[ROUTES] = routes
-    app[DESCRIPTION] = openapi.document(TABLE)
+    description: Callable[[], dict[str, Any]] = openapi.description
+    app[DESCRIPTION] = description
     app.on_shutdown.append(_stop_streams)
     return app
 

@@ -24,8 +24,8 @@ ROUTES: web.AppKey[Mapping[Any, Route]] = web.AppKey("routes", dict)
 """Which route an aiohttp handler serves."""
 STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping", asyncio.Event)
 """Set when the server stops: endless answers end."""
-DESCRIPTION: web.AppKey[dict[str, Any]] = web.AppKey("description", dict)
-"""The OpenAPI document."""
+DESCRIPTION: web.AppKey[Callable[[], dict[str, Any]]] = web.AppKey("description")
+"""Makes the OpenAPI document, or returns what was made; blocks."""
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

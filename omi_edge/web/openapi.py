@@ -50,9 +50,15 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def description() -> dict[str, Any]:
+    """Return the document of all routes, made when it is first asked for: most daemons never are. Blocks."""
+    return document(ROUTES)
+
+
 def text() -> str:
     """Return the document of all routes as it is committed."""
-    return json.dumps(document(ROUTES), indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+    return json.dumps(description(), indent=2, ensure_ascii=False, sort_keys=False) + "\n"
 
 
 def _operation(route: Route, of: dict[str, Any], *, body: bool = True) -> dict[str, Any]:

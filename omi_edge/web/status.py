@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec.structs import replace
 
 from omi_edge.web import wire
@@ -30,7 +32,7 @@ async def status(call: Call[NoQuery, None]) -> Answer:
 
 async def described(call: Call[NoQuery, None]) -> Answer:
     """Describe the API."""
-    return Answer(call.request.app[DESCRIPTION])
+    return Answer(await asyncio.to_thread(call.request.app[DESCRIPTION]))
 
 
 ROUTES = (
