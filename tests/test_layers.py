@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -77,8 +79,16 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+@pytest.fixture(scope="module", params=modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def path(request: pytest.FixtureRequest) -> Path:
+    """Each module in turn, and all tests of one before the next."""
+    return Path(request.param)
+
+
+@functools.lru_cache(maxsize=1)
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a module."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
 
 
 def part(module: str) -> str:
@@ -86,9 +96,9 @@ def part(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def own_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of every import of our own below ``node``."""
-    for found in ast.walk(node):
+def own_imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import of our own among ``nodes``."""
+    for found in nodes:
         if isinstance(found, ast.Import):
             names = [alias.name for alias in found.names]
         elif isinstance(found, ast.ImportFrom):
@@ -101,11 +111,10 @@ def own_imports(node: ast.AST) -> Iterator[tuple[int, str]]:
         yield from ((found.lineno, name) for name in names if name.split(".")[0] == "omi_edge")
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_lead_down(path: Path) -> None:
     here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     here = "" if here == "__init__" else here
-    for line, name in own_imports(tree(path)):
+    for line, name in own_imports(nodes(path)):
         there = part(name)
         assert there in LEVELS, f"{path}:{line} {name} has no level"
         if there == here:
@@ -122,16 +131,15 @@ def test_every_part_has_a_level() -> None:
     assert parts == set(LEVELS) - {""}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_own_import_hides_inside_a_function(path: Path) -> None:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert not list(own_imports(node)), f"{path}:{node.lineno} {node.name}"
+            assert not list(own_imports(ast.walk(node))), f"{path}:{node.lineno} {node.name}"
 
 
 def test_level_0_needs_the_standard_library_and_msgspec_alone() -> None:
     for name in ("domain", "errors", "ids"):
-        for node in ast.walk(tree(PACKAGE / f"{name}.py")):
+        for node in nodes(PACKAGE / f"{name}.py"):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for found in names:
@@ -139,16 +147,17 @@ def test_level_0_needs_the_standard_library_and_msgspec_alone() -> None:
                 assert top in sys.stdlib_module_names or top in ("msgspec", "omi_edge"), f"{name}: {found}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_clock_reads_time_and_sleeps(path: Path) -> None:
     if str(path.relative_to(ROOT)) in TIME_ALLOWED:
         return
-    for line, call in time_calls(tree(path)):
+    for line, call in time_calls(nodes(path)):
         pytest.fail(f"{path}:{line} {call}: use the Clock that is handed in")
 
 
-def time_calls(node: ast.AST) -> Iterator[tuple[int, str]]:
-    for found in ast.walk(node):
+def time_calls(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
+    for found in nodes:
+        if is_nap(found):
+            yield found.lineno, "asyncio.sleep"
         if isinstance(found, ast.ImportFrom) and found.module == "time":
             yield found.lineno, "from time import"
         if not isinstance(found, ast.Attribute):
@@ -159,16 +168,16 @@ def time_calls(node: ast.AST) -> Iterator[tuple[int, str]]:
             name = "loop"
         if found.attr in TIME_CALLS.get(name.lstrip("_"), ()):
             yield found.lineno, f"{name}.{found.attr}"
-    yield from naps(node)
 
 
-def naps(node: ast.AST) -> Iterator[tuple[int, str]]:
+def is_nap(node: ast.AST) -> TypeGuard[ast.Call]:
     """``asyncio.sleep`` of anything but 0, which only lets others run."""
-    for found in ast.walk(node):
-        if isinstance(found, ast.Call) and ast.unparse(found.func) == "asyncio.sleep":
-            argument = found.args[0] if found.args else None
-            if not (isinstance(argument, ast.Constant) and argument.value == 0):
-                yield found.lineno, "asyncio.sleep"
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep"):
+        return False
+    argument = node.args[0] if node.args else None
+    return ast.unparse(node.func) == "asyncio.sleep" and not (
+        isinstance(argument, ast.Constant) and argument.value == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,20 +193,19 @@ def naps(node: ast.AST) -> Iterator[tuple[int, str]]:
     ],
 )
 def test_the_search_for_readers_of_time_finds_them(code: str) -> None:
-    assert list(time_calls(ast.parse(code)))
+    assert list(time_calls(ast.walk(ast.parse(code))))
 
 
 def test_the_search_for_readers_of_time_leaves_others_alone() -> None:
     assert not list(
-        time_calls(ast.parse("asyncio.sleep(0)\nclock.sleep(3)\nself._clock.call_later(1, f)\ntime(9, 30)"))
+        time_calls(ast.walk(ast.parse("asyncio.sleep(0)\nclock.sleep(3)\nself._clock.call_later(1, f)\ntime(9, 30)")))
     )
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_database_module_opens_connections(path: Path) -> None:
     if str(path.relative_to(ROOT)) in CONNECTS_ALLOWED:
         return
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "connect":
             owner = ast.unparse(node.func.value)
             assert "sql" not in owner and "dbapi" not in owner, f"{path}:{node.lineno}"
@@ -207,13 +215,12 @@ def test_only_the_database_module_opens_connections(path: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_else_opens_connections(path: Path) -> None:
     where = str(path.relative_to(ROOT))
-    names = {found.attr for found in ast.walk(tree(path)) if isinstance(found, ast.Attribute)}
-    names |= {found.id for found in ast.walk(tree(path)) if isinstance(found, ast.Name)}
+    names = {found.attr for found in nodes(path) if isinstance(found, ast.Attribute)}
+    names |= {found.id for found in nodes(path) if isinstance(found, ast.Name)}
     assert bool(names & CONNECTING) == (where in CONNECTS_OUT), where
-    imports = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom) and node.module]
+    imports = [node for node in nodes(path) if isinstance(node, ast.ImportFrom) and node.module]
     fetching = {node.module for node in imports} & FETCHING
     fetching |= {f"{node.module}.{alias.name}" for node in imports for alias in node.names} & FETCHING
     if fetching:
