@@ -1,6 +1,7 @@
 # Shared by the scripts beside it: finds a Python, fills .venv from the lock files, names the cure when it cannot.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset PYTHONDONTWRITEBYTECODE # container images set it: every process would compile the whole package anew
 # program or library:Debian package, what the tests need beside Python; a pendant's bus is Linux's alone, and so is
 # PortAudio that does not come with its Python package
 BUS_TOOLS=""; [ "$(uname)" != Linux ] || BUS_TOOLS="dbus-daemon:dbus libportaudio.so.2:libportaudio2"
