@@ -181,6 +181,15 @@ def test_what_was_said_is_what_was_written(run: Run) -> None:
         assert word_error_rate(SCRIPT.text(index), _spoken(run, index)) <= 0.25
 
 
+def test_confidence_tells_right_words_from_wrong(run: Run) -> None:
+    said = set(SCRIPT.text().lower().split())
+    words = [word for transcript in run.transcripts for utterance in transcript.utterances for word in utterance.words]
+    right = [word.confidence for word in words if word.text.lower() in said]
+    wrong = [word.confidence for word in words if word.text.lower() not in said]
+    assert wrong
+    assert np.mean(right) > np.mean(wrong) + 0.1
+
+
 @pytest.mark.full
 def test_the_text_is_the_engine_s_own_on_the_same_segments(run: Run) -> None:
     recognizer = PocketSphinxRecognizer()

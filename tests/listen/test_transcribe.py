@@ -64,14 +64,18 @@ def heard(path: Path, until: float = 1e9) -> tuple[Heard, ...]:
     return _heard(path, until)
 
 
-def all_heard() -> list[Heard]:
-    return [*heard(CONVERSATION, PART_SECONDS), *heard(WORDS[0], WORDS_SECONDS), *heard(SHORT)]
+@pytest.fixture(params=["short", pytest.param("long", marks=pytest.mark.full)])
+def all_heard(request: pytest.FixtureRequest) -> list[Heard]:
+    """The long recording takes as long as all others; in the quick test test_main_job.py hears all of it."""
+    long = heard(CONVERSATION, PART_SECONDS) if request.param == "long" else ()
+    return [*long, *heard(WORDS[0], WORDS_SECONDS), *heard(SHORT)]
 
 
 def text_of(path: Path, until: float = 1e9) -> str:
     return " ".join(one.text for one in heard(path, until))
 
 
+@pytest.mark.full  # test_main_job.py says the same of the whole recording
 def test_what_was_said_is_recognised() -> None:
     said = " ".join(line.text for line in script(CONVERSATION).lines if line.end < PART_SECONDS)
     assert len(said.split()) > 70
@@ -112,8 +116,8 @@ def test_the_words_do_not_depend_on_how_the_sound_arrives() -> None:
     assert hear(before.samples, block=320).recognition == before.recognition
 
 
-def test_words_lie_in_the_segment_one_after_the_other() -> None:
-    for one in all_heard():
+def test_words_lie_in_the_segment_one_after_the_other(all_heard: list[Heard]) -> None:
+    for one in all_heard:
         words = one.recognition.words
         assert words
         assert words[0].start_ms >= 0
@@ -130,10 +134,14 @@ def test_words_lie_where_they_were_said() -> None:
     assert offset + words[-1].end_ms / 1000 == pytest.approx(line.end, abs=0.15)
 
 
-def test_confidence_is_a_probability_and_says_something() -> None:
-    confidences = [word.confidence for one in all_heard() for word in one.recognition.words]
+def test_confidence_is_a_probability(all_heard: list[Heard]) -> None:
+    confidences = [word.confidence for one in all_heard for word in one.recognition.words]
     assert all(0 <= confidence <= 1 for confidence in confidences)
     assert min(confidences) < 0.5 < np.mean(confidences)
+
+
+@pytest.mark.full  # test_main_job.py says the same of the whole recording
+def test_confidence_tells_right_words_from_wrong() -> None:
     said = set(script(CONVERSATION).text().lower().split())
     words = [word for one in heard(CONVERSATION, PART_SECONDS) for word in one.recognition.words]
     right = [word.confidence for word in words if word.text.lower() in said]
@@ -142,14 +150,14 @@ def test_confidence_is_a_probability_and_says_something() -> None:
     assert np.mean(right) > np.mean(wrong) + 0.1
 
 
-def test_the_text_grows_while_it_is_heard_and_the_last_of_it_is_nearly_the_result() -> None:
-    for one in all_heard():
+def test_the_text_grows_while_it_is_heard_and_the_last_of_it_is_nearly_the_result(all_heard: list[Heard]) -> None:
+    for one in all_heard:
         lengths = [len(partial.split()) for partial in one.partials]
         assert lengths[0] <= 1
         assert lengths[len(lengths) // 2] > 0
         assert lengths[-1] > lengths[len(lengths) // 2]
-    shown = " ".join(one.partials[-1] for one in all_heard())
-    assert word_error_rate(" ".join(one.text for one in all_heard()), shown) <= 0.25
+    shown = " ".join(one.partials[-1] for one in all_heard)
+    assert word_error_rate(" ".join(one.text for one in all_heard), shown) <= 0.25
 
 
 def test_the_partial_text_stays_while_less_than_a_block_has_come() -> None:
@@ -208,8 +216,8 @@ def test_silence_has_no_words(sound: Samples) -> None:
     assert set(one.partials) <= {""}
 
 
-def test_words_are_written_as_a_person_writes_them() -> None:
-    words = " ".join(one.text for one in all_heard()).split()
+def test_words_are_written_as_a_person_writes_them(all_heard: list[Heard]) -> None:
+    words = " ".join(one.text for one in all_heard).split()
     assert "I" in words
     assert "i" not in words
     assert not [word for word in words if not word.replace("'", "").replace(".", "").replace("-", "").isalpha()]
