@@ -37,13 +37,13 @@ from omi_edge.daemon import Daemon
 from omi_edge.domain import AudioChunk
 from omi_edge.observe import set_up
 from omi_edge.pipeline.intake import Stored
-from omi_edge.store import audio, keys
+from omi_edge.store import audio
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
 from omi_edge.virtual.script import recording_path
-from tests.helpers import drive
+from tests.helpers import drive, least_cost
 from tests.scripted import register
 
 START_US = 1_772_442_000_000_000
@@ -51,8 +51,6 @@ ROUND_US = 1_000_000_000
 """Simulated time between the beginnings of two rounds."""
 FLOWING = 0.75
 """Share of the kills that are counted from the first chunk."""
-LEAST_COST = {"ARGON2_MEMORY_KIB": 8, "ARGON2_ROUNDS": 1, "ARGON2_LANES": 1}
-"""Of the passphrase (RFC 9106 §3.1): a start is to spend its time on audio. Each key slot names its own cost."""
 CONFIG = Config(
     conversation=ConversationConfig(silence=5.0),
     listen=ListenConfig(recognizer="scripted", diarizer="scripted"),
@@ -158,9 +156,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "data"
         passphrase = secrets.token_urlsafe(12)
-        for name, value in LEAST_COST.items():
-            setattr(keys, name, value)
-        Database.create(folder, passphrase, DrivenClock(START_US))
+        with least_cost():  # a start is to spend its time on audio
+            Database.create(folder, passphrase, DrivenClock(START_US))
         number = 0
         while killed_while_flowing < options.times:  # a kill before the first chunk counts as none
             before = len(acknowledged)

@@ -11,9 +11,8 @@ import hypothesis
 import pytest
 
 from omi_edge.clock import DrivenClock
-from omi_edge.store import keys
 from omi_edge.store.database import Database
-from tests.helpers import PASSPHRASE, START_US
+from tests.helpers import PASSPHRASE, START_US, least_cost
 
 hypothesis.settings.register_profile("omi-edge", deadline=None)  # a busy machine is no defect
 hypothesis.settings.load_profile("omi-edge")
@@ -45,10 +44,7 @@ def clock() -> DrivenClock:
 def empty_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new vault; each slot names its own cost, and this one's is Argon2's least, so that opening takes no time."""
     folder = tmp_path_factory.mktemp("vaults") / "empty"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "ARGON2_MEMORY_KIB", 8)
-        patch.setattr(keys, "ARGON2_ROUNDS", 1)
-        patch.setattr(keys, "ARGON2_LANES", 1)
+    with least_cost():
         Database.create(folder, PASSPHRASE, DrivenClock(START_US))
     return folder
 

@@ -21,7 +21,7 @@ from omi_edge.store import keys
 from omi_edge.store.database import Database
 from omi_edge.virtual.script import recording_path
 from omi_edge.web import wire
-from tests.cli.conftest import Done, Place, Started, contents, free_port
+from tests.cli.conftest import Done, Place, Started, cheapen, contents, free_port
 
 PATIENCE_SECONDS = 30.0
 """How long something that must happen is waited for."""
@@ -109,6 +109,7 @@ def answers(place: Place, asked: dict[str, tuple[str, ...]], *options: str) -> d
 @pytest.fixture(scope="module")
 def flow(place: Place) -> Iterator[Flow]:
     init = place(*D, "init", "--yes", fresh=True)
+    cheapen(place.home / "D")
     item = place(*D, "import", "talk.wav", "--start", "2026-03-04 10:00", "--json").json["items"][0]
     taken = msgspec.convert(item["state"], wire.ImportState)
     token = place(*D, "token", "create", "laptop", "--json").json["token"]

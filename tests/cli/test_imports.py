@@ -22,7 +22,7 @@ from omi_edge.domain import Codec
 from omi_edge.opus import Encoder
 from omi_edge.store import devices
 from omi_edge.store.database import Database
-from tests.cli.conftest import RECORDINGS, Place
+from tests.cli.conftest import RECORDINGS, Place, cheapen
 from tests.helpers import PASSPHRASE
 
 OPTIONS = ("--data", "D", "--passphrase-file", "F")
@@ -36,6 +36,7 @@ STRANGE = f"audio_c0ffee000002_opus_fs320_16000_1_fs320_{START_S}.bin"
 def vault(place: Place) -> Path:
     """An empty vault in which a pendant is remembered."""
     assert place(*OPTIONS, "init", "--yes").code == 0
+    cheapen(place.home / "D")
 
     async def remember() -> None:
         db = Database.open(place.home / "D", PASSPHRASE, SystemClock())
