@@ -90,7 +90,8 @@ class Place:
         ``fresh`` has an interpreter of its own load everything, as for a user; else that is spared where it can be.
         """
         variables = {**self.environment, **(environment or {})}
-        if not fresh and sys.platform == "linux":
+        for_interpreter = any(name.startswith(("PYTHON", "LD_")) for name in environment or ())  # read when it starts
+        if not (fresh or for_interpreter) and sys.platform == "linux":
             return forker().start(arguments, self.home, variables, stderr)
         return subprocess.Popen(
             [*CALL, *arguments],

@@ -124,10 +124,11 @@ class Forker:
     def start(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stderr: IO[str] | int
     ) -> Forked:
-        """Start ``omi-edge ARGUMENTS``; ``stderr`` is a file or ``subprocess.PIPE``."""
+        """Start ``omi-edge ARGUMENTS``; ``stderr`` is a file, its descriptor or ``subprocess.PIPE``."""
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         out, out_end = os.pipe()
-        err, err_end = os.pipe() if isinstance(stderr, int) else (None, os.dup(stderr.fileno()))
+        given = stderr if isinstance(stderr, int) else stderr.fileno()
+        err, err_end = os.pipe() if given == subprocess.PIPE else (None, os.dup(given))
         call = Call(list(arguments), str(folder), dict(environment))
         with theirs:
             socket.send_fds(self._asking, [json.dumps(call).encode()], [theirs.fileno(), out_end, err_end])
