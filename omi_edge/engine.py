@@ -41,6 +41,15 @@ class HeardWord(msgspec.Struct, frozen=True, array_like=True):
     confidence: float
 
 
+class Rejected(msgspec.Struct, frozen=True, array_like=True):
+    """Words that a recogniser wrote and that were not believed: where, why and how many; never which."""
+
+    start_ms: int
+    end_ms: int
+    reason: str
+    words: int = 0
+
+
 class Recognition(msgspec.Struct, frozen=True):
     """What a recogniser made of one segment."""
 
@@ -48,6 +57,7 @@ class Recognition(msgspec.Struct, frozen=True):
     engine: str
     """Name and model revision, for the record of every result."""
     language: str = "en"
+    rejected: tuple[Rejected, ...] = ()
 
 
 class Recognizer(Protocol):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,14 @@ import numpy.typing as npt
 from omi_edge.errors import EnginePermanent
 
 CHUNK_SAMPLES = 512
+CHUNK_MS = 32
 CONTEXT_SAMPLES = 64
 """The model takes 512 new samples after the last 64 of the chunk before (Silero VAD, 16 kHz)."""
 STATE_SHAPE = (1, 1, 128)
+OPEN, CLOSE = 0.5, 0.35
+"""Probabilities at which speech begins and ends: the threshold of Silero's get_speech_timestamps, and 0.15 below it."""
+SHORTEST_CHUNKS = 3
+"""Speech of fewer chunks than this (96 ms) is taken for a click. A choice."""
 MODEL_FILE = "assets/silero_vad_v6.onnx"
 
 
@@ -63,6 +70,20 @@ class SileroVad:
             probability, self._h, self._c = self._session.run(None, {"input": self._input, "h": self._h, "c": self._c})
             out[index] = probability.item()
         return out
+
+
+def speech_spans(probabilities: Iterable[float], *, open: float = OPEN, close: float = CLOSE) -> list[tuple[int, int]]:
+    """Return where speech is, start and end in milliseconds, from the probability of each chunk."""
+    spans: list[tuple[int, int]] = []
+    first: int | None = None
+    for chunk, probability in enumerate(itertools.chain(probabilities, [-1.0])):
+        if first is None and probability >= open:
+            first = chunk
+        elif first is not None and probability < close:
+            if chunk - first >= SHORTEST_CHUNKS:
+                spans.append((first * CHUNK_MS, chunk * CHUNK_MS))
+            first = None
+    return spans
 
 
 def _session() -> Any:
