@@ -76,6 +76,10 @@ class ListenConfig(Section, frozen=True):
     """[listen]"""
 
     recognizer: str = "pocketsphinx"
+    model: str = "whisper-small"
+    language: Annotated[str, Meta(pattern="^([a-z]{2,3})?$")] = ""
+    beam: Annotated[int, Meta(ge=1, le=10)] = 5
+    compute_type: Annotated[str, Meta(pattern="^(int8|int8_float32|int16|float32|auto)$")] = "int8"
     diarizer: str = "builtin"
     vad_open: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     vad_close: Annotated[float, Meta(gt=0, lt=1)] = 0.35

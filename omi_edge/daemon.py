@@ -26,7 +26,7 @@ from omi_edge.config import Config, zone
 from omi_edge.domain import Codec, DeviceState, FetchProgress, Sighting, Withholding
 from omi_edge.errors import BadInput, NotReady, OmiEdgeError
 from omi_edge.events import Bus
-from omi_edge.paths import socket_path
+from omi_edge.paths import models_folder, socket_path
 from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.microphone import MicrophoneSource, MicrophoneState
@@ -77,7 +77,7 @@ class Daemon:
         self._listen = listen
         self._reload = reload
         self._bus = Bus()
-        self._engines = ChosenEngines(config, clock)
+        self._engines = ChosenEngines(config, clock, models_folder(folder, config.models.folder))
         self._state = "new"
         self.since_us = clock.utc_us()
         self._db: Database | None = None

@@ -201,7 +201,8 @@ def _pipeline(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
     for tier in vitals.engines.tiers.values():
         slow = tier.name in spine.slow_tiers
         advice = "Text comes late, none is lost. Choose a smaller model or a faster machine." if slow else ""
-        parts.append(watch.part(tier.name, "degraded" if slow else "ok", now_us, advice=advice))
+        advice = " ".join(part for part in (tier.trouble, advice) if part)
+        parts.append(watch.part(tier.name, "degraded" if advice else "ok", now_us, advice=advice))
     if vitals.microphone is not None:
         parts.append(_hearing(vitals.microphone, watch, now_us))
     parts.append(watch.part("web", "ok" if vitals.address else "off", now_us))

@@ -26,6 +26,11 @@ def default_config_file() -> Path:
     return platformdirs.user_config_path(_NAME) / "config.toml"
 
 
+def models_folder(data_folder: Path, chosen: str) -> Path:
+    """Return where models lie: ``chosen``, the setting ``models.folder``, else ``models`` in the data folder."""
+    return Path(chosen).expanduser().absolute() if chosen else data_folder.absolute() / "models"
+
+
 def socket_path(folder: Path) -> Path:
     """Return the Unix socket of the daemon on ``folder``, the same for everybody who names that folder.
 

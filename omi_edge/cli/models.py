@@ -26,6 +26,7 @@ from omi_edge.models.hub import Advance, Hub
 from omi_edge.models.manifest import Model
 from omi_edge.models.pull import Pulled, pull
 from omi_edge.models.shelf import Shelf, State
+from omi_edge.paths import models_folder
 
 HEADERS = ("name", "kind", "state", "size", "licence", "token", "revision", "good for")
 STATES = {
@@ -334,8 +335,7 @@ def _token(file: str) -> str:
 
 
 def _shelf(settings: Settings) -> Shelf:
-    chosen = settings.config.models.folder
-    return Shelf(Path(chosen).expanduser().absolute() if chosen else settings.folder / "models")
+    return Shelf(models_folder(settings.folder, settings.config.models.folder))
 
 
 def _item(shelf: Shelf, model: Model, locked: lock.Locked | None) -> ModelItem:

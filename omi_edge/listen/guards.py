@@ -103,11 +103,9 @@ def guard(
         reason = _of_piece(pieces[piece], speech, language, prompt)
         for one in group:
             one.reason = reason
-    for one in _left(words):
-        if not _overlap(one.word.start_ms, one.word.end_ms, speech, PADDING_MS):
-            one.reason = Reason.OUTSIDE
-    _mark_fast(_left(words), speech)
+    _mark_outside(_left(words), speech)
     _mark_loops(_left(words))
+    _mark_fast(_left(words), speech)  # behind the loops, which are squeezed and would take real words with them
     for _, window in itertools.groupby(_left(words), key=lambda one: one.piece.window):
         _mark_compressed(list(window))
     return Guarded(tuple(one.word for one in _left(words)), tuple(_rejected(words)))
@@ -148,6 +146,16 @@ def _overlap(start_ms: int, end_ms: int, speech: Sequence[Span], padding_ms: int
 def _speech_share(words: Sequence[HeardWord], speech: Sequence[Span]) -> float:
     length = sum(max(1, word.end_ms - word.start_ms) for word in words)
     return sum(_overlap(word.start_ms, word.end_ms, speech) for word in words) / max(1, length)
+
+
+def _mark_outside(words: Sequence[_Word], speech: Sequence[Span]) -> None:
+    """Mark words away from speech. One without length was not placed, a neighbour has its time: it goes with them."""
+    for at, one in enumerate(words):
+        beside = words[max(0, at - 1) : at + 2] if one.word.start_ms == one.word.end_ms else [one]
+        mine = [other.word for other in beside if other.number == one.number]
+        start_ms, end_ms = min(word.start_ms for word in mine), max(word.end_ms for word in mine)
+        if not _overlap(start_ms, end_ms, speech, PADDING_MS):
+            one.reason = Reason.OUTSIDE
 
 
 def _mark_fast(words: Sequence[_Word], speech: Sequence[Span]) -> None:

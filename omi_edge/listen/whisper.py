@@ -186,4 +186,4 @@ def _words(words: Iterable[Any], offset_ms: int, last_ms: int) -> Iterable[Heard
         if text:
             start_ms = min(last_ms, offset_ms + round(word.start * 1000))
             end_ms = max(start_ms, min(last_ms, offset_ms + round(word.end * 1000)))
-            yield HeardWord(text, start_ms, end_ms, round(min(1.0, max(0.0, word.probability)), 3))
+            yield HeardWord(text, start_ms, end_ms, round(float(min(1.0, max(0.0, word.probability))), 3))

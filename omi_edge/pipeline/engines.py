@@ -6,22 +6,30 @@ import asyncio
 import difflib
 import importlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.domain import SAMPLE_RATE, Turn, Understanding
-from omi_edge.engine import Dialogue, Embedder, EngineProcess, EngineSpec, Recognition
-from omi_edge.errors import ConfigError
+from omi_edge.engine import Dialogue, Embedder, EngineProcess, EngineSpec, Recognition, Session
+from omi_edge.errors import ConfigError, EngineError
+from omi_edge.pipeline.recognizer import BUILT_IN, WHISPER, Chosen, RecognizerChoice
 
-RECOGNIZERS = {"pocketsphinx": EngineSpec("omi_edge.listen.transcribe:PocketSphinxRecognizer")}
+RECOGNIZERS = {
+    BUILT_IN: EngineSpec("omi_edge.listen.transcribe:PocketSphinxRecognizer"),
+    WHISPER: EngineSpec("omi_edge.listen.whisper:WhisperRecognizer"),
+}
 DIARIZERS = {"builtin": EngineSpec("omi_edge.listen.diarize:BuiltinDiarizer")}
 EXTRACTORS = {"builtin": EngineSpec("omi_edge.memory.extract:RulesExtractor")}
 EMBEDDERS = {"builtin": "omi_edge.memory.embed:HashedNgrams"}
 
+LIVE, BATCH = "live recogniser", "batch recogniser"
+"""The tiers of speech recognition."""
 ENOUGH_SECONDS = 30.0
 """Audio that a tier must have worked on before its speed is judged."""
 
@@ -47,6 +55,9 @@ class Engines(Protocol):
     async def embed(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Return unit vectors, shape (len(texts), dimensions)."""
 
+    async def check(self) -> str:
+        """Look whether the chosen models can be used; return what is in the way and how to mend it, "" for nothing."""
+
     @property
     def embedder_name(self) -> str:
         """Name and revision of the embedding model."""
@@ -62,8 +73,16 @@ class Tier:
     def __init__(self, name: str, engine: str) -> None:
         self.name = name
         self.engine = engine
+        self.trouble = ""
+        """Why it is another engine than the chosen one, and how to mend that."""
         self._audio_seconds = 0.0
         self._work_seconds = 0.0
+
+    def use(self, engine: str, trouble: str = "") -> None:
+        """Take another engine; what was measured of the one before says nothing of it."""
+        if engine != self.engine:
+            self._audio_seconds = self._work_seconds = 0.0
+        self.engine, self.trouble = engine, trouble
 
     def note(self, audio_seconds: float, work_seconds: float) -> None:
         """Count one piece of work; older ones fade."""
@@ -79,11 +98,15 @@ class Tier:
 
 
 class ChosenEngines:
-    """The engines that the configuration names, in two processes: live, and batch."""
+    """The engines that the configuration names, in two processes: live, and batch. ``models`` is the models folder.
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    A recogniser whose model cannot be used gives way to the built-in one, which says so in its name.
+    """
+
+    def __init__(self, config: Config, clock: Clock, models: Path) -> None:
         self._clock = clock
-        self._recognizer = _choose(RECOGNIZERS, config.listen.recognizer, "listen.recognizer")
+        wanted = _choose(RECOGNIZERS, config.listen.recognizer, "listen.recognizer")
+        self._recognizer = RecognizerChoice(wanted, RECOGNIZERS[BUILT_IN], config, models, clock)
         self._diarizer = _choose(DIARIZERS, config.listen.diarizer, "listen.diarizer")
         self._extractor = _choose(EXTRACTORS, config.memory.extractor, "memory.extractor")
         self._embedder_factory = _choose(EMBEDDERS, config.memory.embedder, "memory.embedder")
@@ -98,8 +121,8 @@ class ChosenEngines:
         self.tiers = {
             name: Tier(name, engine)
             for name, engine in (
-                ("live recogniser", config.listen.recognizer),
-                ("batch recogniser", config.listen.recognizer),
+                (LIVE, self._recognizer.name),
+                (BATCH, self._recognizer.name),
                 ("diarizer", config.listen.diarizer),
             )
         }
@@ -112,24 +135,61 @@ class ChosenEngines:
 
     async def recognize(self, pcm: bytes) -> Recognition:
         """See Engines."""
+        chosen = await self._chosen(live=False)
+        try:
+            return await self._recognize(chosen, pcm)
+        except EngineError as error:
+            if not self._recognizer.gave_way(chosen, error):
+                raise
+        return await self._recognize(await self._chosen(live=False), pcm)
+
+    async def _recognize(self, chosen: Chosen, pcm: bytes) -> Recognition:
         async with self.batch.session() as call:
-            await call(self._recognizer, "start", returns=type(None))
-            await call(self._recognizer, "accept", pcm, returns=str)
-            recognition = await call(self._recognizer, "finish", returns=Recognition)
-            self.tiers["batch recogniser"].note(_seconds(pcm), call.seconds)
-        return recognition
+            await call(chosen.spec, "start", returns=type(None))
+            await call(chosen.spec, "accept", pcm, returns=str)
+            return await self._finish(call, chosen, self.tiers[BATCH], _seconds(pcm))
 
     async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
-        """See Engines."""
+        """See Engines. What fails here is heard again by ``recognize``, which falls back."""
         heard_seconds = 0.0
-        async with self.live.session() as call:
-            await call(self._recognizer, "start", returns=type(None))
-            async for pcm in blocks:
-                heard_seconds += _seconds(pcm)
-                partial(await call(self._recognizer, "accept", pcm, returns=str))
-            recognition = await call(self._recognizer, "finish", returns=Recognition)
-            self.tiers["live recogniser"].note(heard_seconds, call.seconds)
+        chosen = await self._chosen(live=True)
+        try:
+            async with self.live.session() as call:
+                await call(chosen.spec, "start", returns=type(None))
+                async for pcm in blocks:
+                    heard_seconds += _seconds(pcm)
+                    partial(await call(chosen.spec, "accept", pcm, returns=str))
+                return await self._finish(call, chosen, self.tiers[LIVE], heard_seconds)
+        except EngineError as error:
+            self._recognizer.gave_way(chosen, error)
+            raise
+
+    async def _finish(self, call: Session, chosen: Chosen, tier: Tier, audio_seconds: float) -> Recognition:
+        recognition = await call(chosen.spec, "finish", returns=Recognition)
+        self._recognizer.worked(chosen)
+        self._show()
+        tier.note(audio_seconds, call.seconds)
+        if chosen.instead_of:
+            name = f"{recognition.engine} (instead of {chosen.instead_of})"
+            return msgspec.structs.replace(recognition, engine=name)
         return recognition
+
+    async def _chosen(self, *, live: bool) -> Chosen:
+        chosen = await self._recognizer.now(live=live)
+        self._show()
+        return chosen
+
+    async def check(self) -> str:
+        """See Engines."""
+        await self._recognizer.check()
+        return self._show()
+
+    def _show(self) -> str:
+        trouble = self._recognizer.trouble
+        sentence = "" if trouble is None else trouble.sentence
+        for name in (LIVE, BATCH):
+            self.tiers[name].use(self._recognizer.engine, sentence)
+        return sentence
 
     async def diarize(self, segments: AsyncIterator[tuple[int, bytes]]) -> list[Turn]:
         """See Engines."""

@@ -48,6 +48,8 @@ WATCH_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 """How often kept silence that has become too old is dropped."""
 SPEED_SECONDS = 15.0
+MODELS_SECONDS = 15.0
+"""How often it is looked whether the chosen models can be used."""
 SLOW, FAST_AGAIN = 1.0, 0.8
 """Real-time factors at which a tier is called slow, and no longer."""
 FOREVER_US = 1 << 62
@@ -136,6 +138,7 @@ class Spine:
             ("closer", self._close_conversations),
             ("silence", self._drop_silence),
             ("speed", self._watch_speed),
+            ("models", self._watch_models),
         ):
             self._tasks.append(asyncio.create_task(_logged(name, work), name=name))
 
@@ -433,6 +436,27 @@ class Spine:
                 elif factor < FAST_AGAIN and tier.name in self._slow:
                     self._slow.discard(tier.name)
                     await self._db.write(functools.partial(notices.clear, code="tier-slow", subject_ids=(tier.name,)))
+
+    async def _watch_models(self) -> None:
+        told: str | None = None  # what stood before this start is not known
+        while True:
+            trouble = await self.engines.check()
+            if trouble != told:
+                try:
+                    await self._tell_fallback(trouble)
+                    told = trouble
+                except OmiEdgeError as error:
+                    log.warning("a notice waits", extra={"cause": error.slug})
+            await self._clock.sleep(MODELS_SECONDS)
+
+    async def _tell_fallback(self, trouble: str) -> None:
+        if trouble:
+            await self.raise_notice(
+                "model-fallback", Severity.WARNING, ("recogniser",),
+                f"The built-in recogniser hears in place of the chosen one. {trouble}",
+            )  # fmt: skip
+        else:
+            await self._db.write(lambda conn: notices.clear(conn, "model-fallback", ("recogniser",)))
 
     async def _disk(self, full: bool) -> None:
         self._disk_full = full

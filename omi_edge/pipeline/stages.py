@@ -29,6 +29,7 @@ from omi_edge.errors import NotFound
 from omi_edge.events import Bus
 from omi_edge.ids import new_id
 from omi_edge.listen.align import assign
+from omi_edge.listen.guards import reasons
 from omi_edge.memory.conversation import Candidate, outcome_of, place
 from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
@@ -95,7 +96,9 @@ class Stages:
         outcome = outcome_of(segment, len(recognition.words))
         text = " ".join(word.text for word in recognition.words)
         vector = (await self._engines.embed([text]))[0] if text else None
-        return await self._transcribed(segment, recognition, outcome, None, vector)
+        doubted = "" if recognition.words else reasons(recognition.rejected)
+        reason = f"words not believed: {doubted}" if doubted else None
+        return await self._transcribed(segment, recognition, outcome, reason, vector)
 
     async def _without_text(self, segment_id: str, cause: str) -> Result:
         segment = await self._db.read(lambda conn: segments.get(conn, segment_id).segment)

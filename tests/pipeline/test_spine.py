@@ -65,6 +65,10 @@ class ScriptedEngines:
         )
         self.tier = ScriptedTier()
         self.tiers = {"live": self.tier}
+        self.unusable = ""
+
+    async def check(self) -> str:
+        return self.unusable
 
     async def recognize(self, pcm: bytes) -> Recognition:
         self._stumble("recognize")

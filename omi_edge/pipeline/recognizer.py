@@ -1,0 +1,143 @@
+"""Which recogniser hears now: the chosen one, or the built-in one in its place, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from pathlib import Path
+
+import msgspec
+
+from omi_edge.clock import Clock, held
+from omi_edge.config import Config
+from omi_edge.engine import EngineSpec
+from omi_edge.errors import (
+    ConfigError,
+    EngineError,
+    EnginePermanent,
+    ModelAltered,
+    ModelMissing,
+    ModelTruncated,
+    OmiEdgeError,
+)
+from omi_edge.models.manifest import Manifest
+from omi_edge.models.shelf import Shelf
+
+BUILT_IN = "pocketsphinx"
+WHISPER = "whisper"
+FAILURES = 2
+"""Segments in a row that may fail for passing reasons before the built-in recogniser takes over; fewer than a job's
+three tries, so that none is lost. A choice."""
+AGAIN_SECONDS = 600.0
+"""After which a model that failed is tried again. A choice."""
+_SHORT: dict[type[OmiEdgeError], str] = {ModelTruncated: "truncated", ModelAltered: "altered"}
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why the chosen recogniser is not used."""
+
+    short: str
+    """For the record of each result."""
+    sentence: str
+    """Cause and cure."""
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """A recogniser for one segment. ``instead_of`` names the chosen one and why it is not this, "" when it is."""
+
+    spec: EngineSpec
+    instead_of: str = ""
+
+
+class RecognizerChoice:
+    """The recogniser that the configuration names. Raises ConfigError for a model that is none for speech."""
+
+    def __init__(self, spec: EngineSpec, built_in: EngineSpec, config: Config, models: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._built_in = built_in
+        self._spec = spec
+        self._shelf: Shelf | None = None
+        self.name = config.listen.recognizer
+        self._files: Trouble | None = None
+        self._failed: Trouble | None = None
+        self._failures = 0
+        self._again_us = 0
+        if self.name == WHISPER:
+            self._model = config.listen.model
+            self._shelf = Shelf(models)
+            _check_kind(self._shelf.manifest, self._model)
+            self.name = self._model
+            options = {
+                "folder": str(models),
+                "model": self._model,
+                "compute_type": config.listen.compute_type,
+                "beam_size": config.listen.beam,
+                "language": config.listen.language,
+                "threads": config.engine.threads,
+            }
+            self._spec = EngineSpec(spec.factory, spec.options | options)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the built-in recogniser takes the place of the chosen one; None when it does not."""
+        return self._files or self._failed
+
+    @property
+    def engine(self) -> str:
+        """What hears now, in words."""
+        return self.name if self.trouble is None else f"{BUILT_IN} (instead of {self.name}: {self.trouble.short})"
+
+    async def check(self) -> None:
+        """Look whether the model's files are what they should be; reads them only when they changed."""
+        if self._shelf is not None:
+            with held(self._clock):
+                self._files = await asyncio.to_thread(self._look, self._shelf)
+
+    async def now(self, *, live: bool) -> Chosen:
+        """Return what is to hear the next segment; ``live``: with partial text."""
+        await self.check()
+        if self._files is not None or (self._failed is not None and self._clock.boot_us() < self._again_us):
+            assert self.trouble is not None
+            return Chosen(self._built_in, f"{self.name}: {self.trouble.short}")
+        if self._shelf is None:
+            return Chosen(self._spec)
+        return Chosen(EngineSpec(self._spec.factory, self._spec.options | {"partials": live}))
+
+    def worked(self, chosen: Chosen) -> None:
+        """Note that a segment was heard."""
+        if not chosen.instead_of:
+            self._failures, self._failed = 0, None
+
+    def gave_way(self, chosen: Chosen, error: EngineError) -> bool:
+        """Note that a segment was not heard; return whether the built-in recogniser takes over now."""
+        if self._shelf is None or chosen.instead_of:
+            return False
+        self._failures += 1
+        if not isinstance(error, EnginePermanent) and self._failures < FAILURES:
+            return False
+        self._failed = Trouble(
+            "failed",
+            f"The model {self.name} cannot be run here ({str(error).rstrip('.')}). Check listen.compute_type, "
+            "listen.language and the free memory, or take a smaller model; it is tried again every ten minutes.",
+        )
+        self._again_us = self._clock.boot_us() + round(AGAIN_SECONDS * 1e6)
+        return True
+
+    def _look(self, shelf: Shelf) -> Trouble | None:
+        try:
+            shelf.locate(self.name)
+        except OmiEdgeError as error:
+            short = _SHORT.get(type(error), "damaged")
+            if isinstance(error, ModelMissing):
+                short = "a file is missing" if shelf.installed(self.name) else "not installed"
+            return Trouble(short, str(error)[0].upper() + str(error)[1:])
+        return None
+
+
+def _check_kind(manifest: Manifest, name: str) -> None:
+    known = {model.name: model for model in manifest.model if model.kind == "asr"}
+    if name in known and known[name].format == "ctranslate2":
+        return
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else "they are listed by: omi-edge models list"
+    raise ConfigError(f"listen.model: there is no model {name[:80]!r} for speech recognition; {hint}")
