@@ -9,7 +9,7 @@ import pytest
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.errors import EnginePermanent
 from omi_edge.listen import vad
-from omi_edge.listen.vad import CHUNK_SAMPLES, SileroVad, model_path
+from omi_edge.listen.vad import CHUNK_SAMPLES, SileroVad, model_path, speech_spans
 from tests.listen.sound import SHORT, Samples, noise, recording, script
 
 
@@ -92,3 +92,18 @@ def test_the_model_is_run_without_the_package_that_carries_it() -> None:
     SileroVad().probabilities(np.zeros(CHUNK_SAMPLES, np.int16))
     assert "faster_whisper" not in sys.modules
     assert Path(str(model_path())).suffix == ".onnx"
+
+
+def test_spans_of_speech_open_high_close_low_and_are_no_clicks() -> None:
+    assert speech_spans([]) == []
+    assert speech_spans([0.4] * 9) == []
+    assert speech_spans([0.1, 0.6, 0.4, 0.4, 0.3, 0.9, 0.9, 0.1]) == [(32, 128)]
+    assert speech_spans([0.9] * 10) == [(0, 320)]
+    assert speech_spans([0.6] * 3 + [0.4] * 3, close=0.5) == [(0, 96)]
+
+
+def test_spans_of_a_recording_are_where_its_words_are() -> None:
+    (line,) = script(SHORT).lines
+    spans = speech_spans(SileroVad().probabilities(speech()))
+    assert abs(spans[0][0] / 1000 - line.start) < 0.3
+    assert abs(spans[-1][1] / 1000 - line.end) < 0.3

@@ -28,7 +28,7 @@ from omi_edge.domain import (
     Understanding,
     Utterance,
 )
-from omi_edge.engine import Dialogue, HeardWord, Recognition
+from omi_edge.engine import Dialogue, HeardWord, Recognition, Rejected
 from omi_edge.errors import BadInput, EnginePermanent, EngineTransient
 from omi_edge.events import Bus
 from omi_edge.pipeline.engines import PartialHeard
@@ -66,6 +66,7 @@ class ScriptedEngines:
         self.tier = ScriptedTier()
         self.tiers = {"live": self.tier}
         self.unusable = ""
+        self.doubts: tuple[Rejected, ...] = ()
 
     async def check(self) -> str:
         return self.unusable
@@ -74,7 +75,8 @@ class ScriptedEngines:
         self._stumble("recognize")
         words = self.hears(len(pcm) / 32_000).split()
         each = len(pcm) // 32 // max(1, len(words))
-        return Recognition(tuple(HeardWord(w, n * each, (n + 1) * each, 0.9) for n, w in enumerate(words)), "scripted")
+        heard = tuple(HeardWord(w, n * each, (n + 1) * each, 0.9) for n, w in enumerate(words))
+        return Recognition(heard, "scripted", rejected=self.doubts)
 
     async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
         return await self.recognize(b"".join([block async for block in blocks]))
@@ -193,6 +195,27 @@ async def test_a_cough_makes_no_conversation(workshop: Workshop) -> None:
     assert row.outcome is Outcome.EXPECTED_SILENCE
     other = await workshop.db.read(lambda conn: segments.get(conn, "seg_1"))
     assert other.outcome is Outcome.UNEXPECTED_EMPTY
+
+
+async def test_a_segment_of_which_nothing_was_believed_keeps_the_reasons(workshop: Workshop) -> None:
+    workshop.engines.doubts = (Rejected(0, 500, "repetition", 8), Rejected(500, 900, "too-fast", 5))
+    believed = await workshop.said(0, 3)
+    workshop.engines.hears = lambda _: ""
+    cough, speech = await workshop.said(5, 6, speech=0.2), await workshop.said(7, 9)
+    rows = [await workshop.db.read(lambda conn, one=one: segments.get(conn, one)) for one in (believed, cough, speech)]
+    assert [row.outcome for row in rows] == [Outcome.TEXT, Outcome.EXPECTED_SILENCE, Outcome.UNEXPECTED_EMPTY]
+    assert [row.reason for row in rows] == [None, *["words not believed: repetition, too-fast"] * 2]
+
+
+async def test_a_model_that_cannot_be_used_is_told_once_and_no_more_when_it_works(workshop: Workshop) -> None:
+    workshop.engines.unusable = "It is gone; fetch it with: omi-edge models pull it"
+    await workshop.clock.advance(60)
+    (notice,) = await workshop.db.read(notices.active)
+    assert (notice.code, notice.count) == ("model-fallback", 1)
+    assert "omi-edge models pull it" in notice.message
+    workshop.engines.unusable = ""
+    await workshop.clock.advance(20)
+    assert await workshop.codes() == []
 
 
 async def test_speech_without_a_word_is_shown_where_it_was(workshop: Workshop) -> None:

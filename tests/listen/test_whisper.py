@@ -1,0 +1,198 @@
+"""faster-whisper itself on a model of random weights; and a scripted stand-in for what such a model never says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import faster_whisper
+import msgspec
+import numpy as np
+import pytest
+
+from omi_edge.domain import SAMPLE_RATE
+from omi_edge.engine import Recognition
+from omi_edge.errors import EngineTransient, ModelAltered, ModelMissing, ModelRefused, ModelTruncated, NotFound
+from omi_edge.listen.whisper import PARTIAL_GROWTH, WhisperRecognizer
+from omi_edge.models.shelf import Shelf
+from tests.listen.sound import SHORT, Samples, noise, recording
+from tests.listen.tiny_whisper import NAME, shelved
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shelved(tmp_path_factory.mktemp("tiny") / "models").folder
+
+
+@pytest.fixture
+def own_models(tmp_path: Path) -> Path:
+    return shelved(tmp_path / "models").folder
+
+
+def recognizer(models: Path, **options: Any) -> WhisperRecognizer:
+    return WhisperRecognizer(folder=str(models), model=NAME, threads=1, **options)
+
+
+def hear(engine: WhisperRecognizer, samples: Samples, cuts: tuple[int, ...] = ()) -> tuple[list[str], Recognition]:
+    """Partial texts, and the result; cut at bytes."""
+    raw = samples.tobytes()
+    engine.start()
+    partials = [engine.accept(raw[first:last]) for first, last in zip((0, *cuts), (*cuts, len(raw)), strict=True)]
+    return partials, engine.finish()
+
+
+class ScriptedWhisper:
+    """Says what a test wants; remembers what it was asked."""
+
+    says: tuple[tuple[str, float, float], ...] = ()
+    asked: list[dict[str, Any]]
+    trouble: Exception | None = None
+
+    def __init__(self, path: str, **options: Any) -> None:
+        assert Path(path).is_absolute()
+        assert options["local_files_only"]
+
+    def transcribe(self, audio: Any, **options: Any) -> tuple[Iterator[Any], Any]:
+        type(self).asked.append(options | {"seconds": len(audio) / SAMPLE_RATE, "peak": float(np.abs(audio).max())})
+        if self.trouble is not None:
+            raise self.trouble
+        words = [SimpleNamespace(word=f" {w}", start=a, end=b, probability=np.float64(0.9)) for w, a, b in self.says]
+        text = "".join(word.word for word in words)
+        segment = SimpleNamespace(
+            text=text, words=words, avg_logprob=-0.3, no_speech_prob=0.1, compression_ratio=1.0, temperature=0.0, seek=0
+        )
+        return iter([segment]), SimpleNamespace(language=options["language"] or "nl")
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedWhisper]:
+    kind = type("Scripted", (ScriptedWhisper,), {"asked": []})
+    monkeypatch.setattr(faster_whisper, "WhisperModel", kind)
+    return kind
+
+
+def test_the_real_library_gives_the_same_words_however_the_sound_is_cut(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omi_edge.listen.guards._of_piece", lambda *_: None)  # random weights deserve no belief
+    engine = recognizer(models, beam_size=1)
+    sound = recording(SHORT)[: 5 * SAMPLE_RATE]
+    _, whole = hear(engine, sound)
+    assert whole.words
+    assert all(0 <= word.start_ms <= word.end_ms <= 5000 and 0 <= word.confidence <= 1 for word in whole.words)
+    assert whole.engine == f"faster-whisper {faster_whisper.__version__} {NAME} int8"
+    assert whole.language == "en"
+    _, again = hear(engine, sound, (1, 333, 1024, 90_001))
+    assert again == whole
+    live, cut = hear(recognizer(models, beam_size=1, partials=True), sound, (64_000, 128_000))
+    assert cut == whole
+    assert live[-1]
+
+
+def test_words_that_are_not_believed_leave_their_reasons(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("hello", 0.8, 1.2), ("ghost", 9.0, 9.5))
+    sound = np.concatenate([recording(SHORT)[: 3 * SAMPLE_RATE], np.zeros(8 * SAMPLE_RATE, np.int16)])
+    _, found = hear(recognizer(models), sound)
+    assert [word.text for word in found.words] == ["hello"]
+    assert [(one.start_ms, one.reason, one.words) for one in found.rejected] == [(9000, "outside-speech", 1)]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Recognition) == found
+
+
+def test_without_speech_whisper_is_not_asked(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("ghost", 0.0, 0.5),)
+    engine = recognizer(models, partials=True)
+    for sound in (np.zeros(3 * SAMPLE_RATE, np.int16), noise(3, 800), noise(3, 800, pink=True), np.zeros(0, np.int16)):
+        partials, found = hear(engine, sound)
+        assert (partials, found.words) == ([""], ())
+    assert scripted.asked == []
+
+
+def test_what_is_asked(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("hello", 1.0, 1.5), ("", 1.5, 1.6), ("there", 1.5, 99.0))
+    engine = recognizer(models, beam_size=3, language="de", initial_prompt="Anna, Bob.", hotwords="omi")
+    _, found = hear(engine, recording(SHORT)[: 3 * SAMPLE_RATE])
+    assert [(word.text, word.start_ms, word.end_ms) for word in found.words] == [
+        ("hello", 1000, 1500),
+        ("there", 1500, 3000),
+    ]
+    assert found.language == "de"
+    (asked,) = scripted.asked
+    wanted = {"language": "de", "beam_size": 3, "initial_prompt": "Anna, Bob.", "hotwords": "omi", "temperature": 0.0}
+    assert wanted.items() <= asked.items()
+    assert asked["peak"] <= 1.0
+    scripted.asked.clear()
+    assert hear(recognizer(models), recording(SHORT)[: 3 * SAMPLE_RATE])[1].language == "nl"
+    assert (scripted.asked[0]["language"], scripted.asked[0]["initial_prompt"]) == (None, None)
+
+
+def test_partial_text_is_made_seldom_and_of_the_last_window(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("hello", 0.5, 1.0),)
+    speech = recording(SHORT)[SAMPLE_RATE : 4 * SAMPLE_RATE]
+    sound = np.tile(speech, 14)  # 42 s
+    engine = recognizer(models, partials=True)
+    blocks = tuple(range(3_200, len(sound) * 2, 3_200))
+    partials, _ = hear(engine, sound, blocks)
+    *live, last = scripted.asked
+    assert {one["beam_size"] for one in live} == {1}
+    assert last["beam_size"] == 5
+    lengths = [one["seconds"] for one in live]
+    assert lengths == sorted(lengths)
+    assert lengths[0] == pytest.approx(1.0)
+    assert lengths[-1] == 30.0
+    assert last["seconds"] == 42.0
+    assert len(live) < 16 < 30 / (1 + PARTIAL_GROWTH)
+    assert "hello" in partials
+    scripted.asked.clear()
+    assert set(hear(recognizer(models), sound, blocks)[0]) == {""}
+    assert len(scripted.asked) == 1
+
+
+def test_nothing_of_a_segment_reaches_the_next(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("hello", 1.0, 1.5),)
+    engine = recognizer(models)
+    engine.start()
+    engine.accept(recording(SHORT).tobytes() + b"\x01")
+    assert hear(engine, np.zeros(SAMPLE_RATE, np.int16))[1].words == ()
+    with pytest.raises(EngineTransient, match="before a segment was begun"):
+        engine.accept(b"")
+    with pytest.raises(EngineTransient, match="before a segment was begun"):
+        engine.finish()
+
+
+def test_a_decoding_that_fails_is_tried_again(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    engine = recognizer(models)
+    scripted.trouble = RuntimeError("what was said")
+    with pytest.raises(EngineTransient) as found:
+        hear(engine, recording(SHORT))
+    assert "what was said" not in str(found.value)
+    scripted.trouble = None
+    assert hear(engine, recording(SHORT))[1].language == "nl"
+
+
+def test_files_that_are_not_what_they_were(own_models: Path) -> None:
+    with pytest.raises(NotFound, match=f"did you mean {NAME}"):
+        WhisperRecognizer(folder=str(own_models), model="tiny-randon")
+    weights = own_models / NAME / "model.bin"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ModelAltered, match=f"omi-edge models pull {NAME}"):
+        recognizer(own_models)
+    os.truncate(weights, 1000)
+    with pytest.raises(ModelTruncated, match=f"omi-edge models pull {NAME}"):
+        recognizer(own_models)
+    weights.unlink()
+    with pytest.raises(ModelMissing, match=f"omi-edge models pull {NAME}"):
+        recognizer(own_models)
+
+
+def test_files_that_are_as_they_were_and_no_model(own_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shelf, "locate", lambda shelf, name: shelf.place(name))
+    (own_models / NAME / "model.bin").write_bytes(b"no weights")
+    with pytest.raises(ModelRefused, match=f"omi-edge models pull {NAME}"):
+        recognizer(own_models)
+    (own_models / NAME / "tokenizer.json").unlink()
+    with pytest.raises(ModelMissing, match=r"no tokenizer\.json"):
+        recognizer(own_models)
