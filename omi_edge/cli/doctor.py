@@ -24,8 +24,10 @@ from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.clock import SystemClock
 from omi_edge.errors import ConfigError, LinkError, OmiEdgeError
 from omi_edge.listen.vad import model_path
+from omi_edge.models.shelf import Shelf
 from omi_edge.opus import libopus_path
-from omi_edge.paths import socket_path
+from omi_edge.paths import models_folder, socket_path
+from omi_edge.pipeline.recognizer import WHISPER
 from omi_edge.sandbox import network_refused
 from omi_edge.store import connection, database
 
@@ -105,11 +107,18 @@ def _vad(_: Settings) -> Finding:
     return Finding("speech detection", "ok", f"Silero VAD, {size(model_path().stat().st_size)}")
 
 
-def _recognizer(_: Settings) -> Finding:
+def _recognizer(settings: Settings) -> Finding:
     spec = importlib.util.find_spec("pocketsphinx")
     model = Path(spec.origin).parent / "model" / "en-us" if spec is not None and spec.origin else Path()
     if spec is None or not model.is_dir():
         return Finding("speech recognition", "failed", "no PocketSphinx model", "Reinstall the package pocketsphinx.")
+    listen = settings.config.listen
+    if listen.recognizer == WHISPER:
+        try:
+            Shelf(models_folder(settings.folder, settings.config.models.folder)).locate(listen.model)
+        except OmiEdgeError as error:
+            return Finding("speech recognition", "warning", f"PocketSphinx instead of {listen.model}: {error}")
+        return Finding("speech recognition", "ok", f"Whisper, {listen.model}")
     return Finding("speech recognition", "ok", "PocketSphinx, English (built in: rough)")
 
 

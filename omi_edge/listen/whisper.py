@@ -27,7 +27,7 @@ WINDOW_SECONDS = 30
 PARTIAL_SECONDS = 1.0
 PARTIAL_GROWTH = 0.25
 """Partial text is made anew after this much more sound, and after this share of what there is already: each costs a
-whole window, so that 30 s of speech cost 13 of them, not 30. A choice."""
+whole window, so that 30 s of speech cost 12 of them, not 30. A choice."""
 MS = SAMPLE_RATE // 1000
 NEEDED = "tokenizer.json"
 """Without it faster-whisper would ask the network."""

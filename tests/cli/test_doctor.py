@@ -14,6 +14,7 @@ import pytest
 from omi_edge.capture.ble import BleRadio
 from omi_edge.cli.main import run
 from omi_edge.errors import BluetoothOff, LinkUnavailable, NoAdapter, NoBluetoothPermission, NoBluetoothService
+from tests.listen.tiny_whisper import NAME, shelved
 
 
 def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -36,6 +37,22 @@ def test_a_good_machine_without_a_vault(tmp_path: Path, capsys: pytest.CaptureFi
     }
     assert "SQLCipher" in found["encryption"]["detail"]
     assert not (tmp_path / "none").exists()
+
+
+def test_a_model_that_is_chosen_and_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMI_EDGE_LISTEN_RECOGNIZER", "whisper")
+    monkeypatch.setenv("OMI_EDGE_LISTEN_MODEL", NAME)
+    monkeypatch.setenv("OMI_EDGE_MODELS_FOLDER", str(tmp_path / "models"))
+    shelf = shelved(tmp_path / "models")
+    _, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert found["speech recognition"]["state"] == "ok"
+    assert NAME in found["speech recognition"]["detail"]
+    shelf.remove(NAME, unlock=False)
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert (code, found["speech recognition"]["state"]) == (0, "warning")
+    assert f"omi-edge models pull {NAME}" in found["speech recognition"]["detail"]
 
 
 def test_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

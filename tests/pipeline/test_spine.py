@@ -202,7 +202,8 @@ async def test_a_segment_of_which_nothing_was_believed_keeps_the_reasons(worksho
     believed = await workshop.said(0, 3)
     workshop.engines.hears = lambda _: ""
     cough, speech = await workshop.said(5, 6, speech=0.2), await workshop.said(7, 9)
-    rows = [await workshop.db.read(lambda conn, one=one: segments.get(conn, one)) for one in (believed, cough, speech)]
+    wanted = (believed, cough, speech)
+    rows = await workshop.db.read(lambda conn: [segments.get(conn, one) for one in wanted])
     assert [row.outcome for row in rows] == [Outcome.TEXT, Outcome.EXPECTED_SILENCE, Outcome.UNEXPECTED_EMPTY]
     assert [row.reason for row in rows] == [None, *["words not believed: repetition, too-fast"] * 2]
 
