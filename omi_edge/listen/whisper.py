@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.engine import HeardWord, Recognition
-from omi_edge.errors import EngineTransient, ModelMissing, ModelRefused
+from omi_edge.errors import EnginePermanent, EngineTransient, ModelMissing, ModelRefused
 from omi_edge.listen.guards import Guarded, Piece, guard
 from omi_edge.listen.vad import SileroVad, speech_spans
 from omi_edge.models.shelf import Shelf
@@ -38,7 +38,8 @@ class WhisperRecognizer:
 
     ``folder`` is the models folder, ``model`` a name of the manifest. ``language`` is an ISO 639-1 code that locks it,
     "" has it detected in each segment. ``initial_prompt`` and ``hotwords`` are Whisper's own. ``partials``: whether
-    ``accept`` returns text; without, it only collects. Raises ModelError when the files are not what they should be.
+    ``accept`` returns text; without, it only collects. Raises ModelError when the files are not what they should be,
+    EnginePermanent for a language that Whisper does not know.
     """
 
     def __init__(
@@ -61,6 +62,9 @@ class WhisperRecognizer:
                 f"the model {model} has no {NEEDED}; add it to its files in models.toml and pull it anew."
             )
         self._model = _load(model, place, compute_type, threads)
+        known = self._model.supported_languages
+        if language and len(known) > 1 and language not in known:  # one for English alone hears English
+            raise EnginePermanent(f"listen.language: Whisper knows no language {language!r}; use a code like en or de.")
         revision = shelf.wanted(shelf.manifest.find(model)).revision[:7]
         version = importlib.metadata.version("faster-whisper")
         self._engine = " ".join(part for part in (f"faster-whisper {version}", model, revision, compute_type) if part)

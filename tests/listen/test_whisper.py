@@ -15,7 +15,15 @@ import pytest
 
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.engine import Recognition
-from omi_edge.errors import EngineTransient, ModelAltered, ModelMissing, ModelRefused, ModelTruncated, NotFound
+from omi_edge.errors import (
+    EnginePermanent,
+    EngineTransient,
+    ModelAltered,
+    ModelMissing,
+    ModelRefused,
+    ModelTruncated,
+    NotFound,
+)
 from omi_edge.listen.whisper import PARTIAL_GROWTH, WhisperRecognizer
 from omi_edge.models.shelf import Shelf
 from tests.listen.sound import SHORT, Samples, noise, recording
@@ -50,6 +58,7 @@ class ScriptedWhisper:
     says: tuple[tuple[str, float, float], ...] = ()
     asked: list[dict[str, Any]]
     trouble: Exception | None = None
+    supported_languages = ("de", "en", "nl")
 
     def __init__(self, path: str, **options: Any) -> None:
         assert Path(path).is_absolute()
@@ -170,6 +179,17 @@ def test_a_decoding_that_fails_is_tried_again(models: Path, scripted: type[Scrip
     assert "what was said" not in str(found.value)
     scripted.trouble = None
     assert hear(engine, recording(SHORT))[1].language == "nl"
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_language_that_whisper_does_not_know(models: Path) -> None:
+    with pytest.raises(EnginePermanent, match=r"listen\.language.*'xx'"):
+        recognizer(models, language="xx")
+
+
+def test_a_model_for_english_alone_hears_english(models: Path) -> None:
+    engine = recognizer(models, language="de", beam_size=1)
+    assert hear(engine, recording(SHORT)[: 3 * SAMPLE_RATE])[1].language == "en"
 
 
 def test_files_that_are_not_what_they_were(own_models: Path) -> None:
