@@ -208,6 +208,14 @@ class Daemon:
         """End an open conversation by hand."""
         await self.spine.close_conversation(conversation_id)
 
+    def check_recognizer(self, name: str) -> None:
+        """Raise BadInput for a recogniser that does not exist, ModelMissing for one whose files are not here."""
+        self._engines.check_recognizer(name)
+
+    def poke_jobs(self) -> None:
+        """Say that jobs were queued."""
+        self.spine.jobs.poke()
+
     async def known_import(self, content: bytes) -> tuple[bytes, wire.ImportState | None]:
         """Return the keyed digest of a content's SHA-256, and where it stands when it is there or on its way."""
 

@@ -282,6 +282,8 @@ class Stage(StrEnum):
     ASSEMBLE = "assemble"
     EXTRACT = "extract"
     EMBED = "embed"
+    REPROCESS = "reprocess"
+    """At the owner's wish: every segment of a conversation is transcribed anew."""
 
 
 class JobState(StrEnum):

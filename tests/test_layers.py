@@ -33,6 +33,7 @@ LEVELS = {
     "gatt": 1,
     "ogg": 1,
     "models": 1,
+    "wording": 1,
     "capture": 2,
     "listen": 2,
     "memory": 2,

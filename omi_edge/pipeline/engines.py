@@ -43,6 +43,9 @@ class Engines(Protocol):
     async def recognize(self, pcm: bytes) -> Recognition:
         """Recognise one whole segment."""
 
+    async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
+        """Recognise one whole segment with the recogniser ``name``, be it the configured one or another."""
+
     async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
         """Recognise one segment while it is being spoken."""
 
@@ -142,6 +145,18 @@ class ChosenEngines:
             if not self._recognizer.gave_way(chosen, error):
                 raise
         return await self._recognize(await self._chosen(live=False), pcm)
+
+    async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
+        """See Engines."""
+        spec = self._recognizer.named(name, RECOGNIZERS)
+        async with self.batch.session() as call:
+            await call(spec, "start", returns=type(None))
+            await call(spec, "accept", pcm, returns=str)
+            return await call(spec, "finish", returns=Recognition)
+
+    def check_recognizer(self, name: str) -> None:
+        """Raise BadInput for a recogniser that does not exist, ModelError for one whose files are not here."""
+        self._recognizer.named(name, RECOGNIZERS)
 
     async def _recognize(self, chosen: Chosen, pcm: bytes) -> Recognition:
         async with self.batch.session() as call:

@@ -33,6 +33,7 @@ TRANSIENT = (EngineTransient, VaultBusy, TimeoutError, ConnectionError)
 LANES: tuple[tuple[Stage, ...], ...] = (
     (Stage.TRANSCRIBE,),
     (Stage.DIARIZE, Stage.ASSEMBLE, Stage.EXTRACT, Stage.EMBED),
+    (Stage.REPROCESS,),
 )
 """Stages that run side by side; inside a lane one job at a time."""
 

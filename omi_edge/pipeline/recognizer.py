@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.engine import EngineSpec
 from omi_edge.errors import (
+    BadInput,
     ConfigError,
     EngineError,
     EnginePermanent,
@@ -56,6 +58,8 @@ class RecognizerChoice:
         self._clock = clock
         self._built_in = built_in
         self._spec = spec
+        self._config = config
+        self._models = models
         self._shelf: Shelf | None = None
         self.name = config.listen.recognizer
         self._files: Trouble | None = None
@@ -67,15 +71,7 @@ class RecognizerChoice:
             self._shelf = Shelf(models)
             _check_kind(self._shelf.manifest, self._model)
             self.name = self._model
-            options = {
-                "folder": str(models),
-                "model": self._model,
-                "compute_type": config.listen.compute_type,
-                "beam_size": config.listen.beam,
-                "language": config.listen.language,
-                "threads": config.engine.threads,
-            }
-            self._spec = EngineSpec(spec.factory, spec.options | options)
+            self._spec = self._with_model(spec, self._model)
 
     @property
     def trouble(self) -> Trouble | None:
@@ -86,6 +82,35 @@ class RecognizerChoice:
     def engine(self) -> str:
         """What hears now, in words."""
         return self.name if self.trouble is None else f"{BUILT_IN} (instead of {self.name}: {self.trouble.short})"
+
+    def named(self, name: str, known: Mapping[str, EngineSpec]) -> EngineSpec:
+        """Return one of the ``known`` recognisers, or Whisper with the model of this name.
+
+        Raises BadInput that names the nearest, ModelMissing for a model whose files are not here.
+        """
+        if name in known and name != WHISPER:
+            return known[name]
+        model = self._config.listen.model if name == WHISPER else name
+        shelf = self._shelf or Shelf(self._models)
+        if model not in _for_speech(shelf.manifest):
+            near = difflib.get_close_matches(name, [*known, *_for_speech(shelf.manifest)], 1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}, and models for speech."
+            raise BadInput(f"there is no recogniser or model {name[:80]!r}; {hint}", "engine")
+        if not shelf.installed(model):
+            raise ModelMissing(f"the model {model} is not here; fetch it with: omi-edge models pull {model}")
+        return self._with_model(known[WHISPER], model)
+
+    def _with_model(self, spec: EngineSpec, model: str) -> EngineSpec:
+        settings = self._config.listen
+        options = {
+            "folder": str(self._models),
+            "model": model,
+            "compute_type": settings.compute_type,
+            "beam_size": settings.beam,
+            "language": settings.language,
+            "threads": self._config.engine.threads,
+        }
+        return EngineSpec(spec.factory, spec.options | options)
 
     async def check(self) -> None:
         """Look whether the model's files are what they should be; reads them only when they changed."""
@@ -135,9 +160,13 @@ class RecognizerChoice:
 
 
 def _check_kind(manifest: Manifest, name: str) -> None:
-    known = {model.name: model for model in manifest.model if model.kind == "asr"}
-    if name in known and known[name].format == "ctranslate2":
+    known = _for_speech(manifest)
+    if name in known:
         return
     near = difflib.get_close_matches(name, known, 1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else "they are listed by: omi-edge models list"
     raise ConfigError(f"listen.model: there is no model {name[:80]!r} for speech recognition; {hint}")
+
+
+def _for_speech(manifest: Manifest) -> list[str]:
+    return [model.name for model in manifest.model if model.kind == "asr" and model.format == "ctranslate2"]

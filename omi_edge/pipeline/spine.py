@@ -470,6 +470,13 @@ class Spine:
             await self._db.write(lambda conn: notices.clear(conn, "disk-full", ()))
 
     async def _job_failed(self, job: Job) -> None:
+        if job.stage is Stage.REPROCESS:
+            await self.raise_notice(
+                "reprocess-failed", Severity.ERROR, (job.subject_id,),
+                f"A conversation could not be transcribed anew ({job.cause or 'unknown cause'}); its transcript is as "
+                f"it was. `omi-edge reprocess {job.subject_id}` tries it again.",
+            )  # fmt: skip
+            return
         await self.raise_notice(
             "job-failed", Severity.ERROR, (job.subject_id,),
             f"The stage {job.stage.value} failed for good ({job.cause or 'unknown cause'}). What was there stays; "

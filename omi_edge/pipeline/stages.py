@@ -10,12 +10,15 @@ import asyncio
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import msgspec
+
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.domain import (
     ConversationState,
     Evidence,
     Memory,
+    Notice,
     Outcome,
     SpeechSegment,
     Stage,
@@ -35,7 +38,8 @@ from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
 from omi_edge.pipeline.jobs import Result, StageWork
 from omi_edge.pipeline.live import LiveTranscriber
-from omi_edge.store import audio, conversations, jobs, memories, search, segments, transcripts
+from omi_edge.pipeline.reprocess import Reprocess, note_unplaced, tell_notice
+from omi_edge.store import audio, conversations, corrections, jobs, memories, search, segments, transcripts
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
@@ -67,6 +71,7 @@ class Stages:
         self._live = live
         self._index = index
         self._time_zone = time_zone
+        self._reprocess = Reprocess(db, clock, bus, self._heard_by, self._written, self._with_speakers, self._assembled)
         self.on_conversation: Callable[[str], None] = lambda _: None
         """Told when a conversation was begun, grew or was opened again."""
 
@@ -83,6 +88,7 @@ class Stages:
             Stage.ASSEMBLE: StageWork(self.assemble, self._without_final_version),
             Stage.EXTRACT: StageWork(self.extract, self._without_understanding),
             Stage.EMBED: StageWork(self.embed, self._without_vectors),
+            Stage.REPROCESS: StageWork(self._reprocess.run, self._reprocess.give_up),
         }
 
     # --- transcribe -----------------------------------------------------------------------------------------------
@@ -112,10 +118,7 @@ class Stages:
         reason: str | None,
         vector: object,
     ) -> Result:
-        words = tuple(
-            Word(w.text, segment.start_us + w.start_ms * 1000, segment.start_us + w.end_ms * 1000, w.confidence)
-            for w in recognition.words
-        )
+        words = _placed(segment, recognition)
 
         def commit(conn: Connection) -> tuple[ConversationRow, Utterance] | None:
             conversation = None
@@ -201,7 +204,7 @@ class Stages:
             )
             transcripts.append(conn, conversation.version_id, [shown])
         if shown.text:
-            stored = search.put_documents(conn, [_document(shown)])
+            stored = search.put_documents(conn, [search.of_utterance(shown)])
             if vector is not None:
                 search.put_vectors(conn, self._engines.embedder_name, [(stored[0], vector)])
 
@@ -234,23 +237,46 @@ class Stages:
     async def assemble(self, conversation_id: str) -> Result:
         """Make the final version: the words of the live one, each with its speaker."""
 
-        def read(conn: Connection) -> list[Utterance]:
-            live = transcripts.utterances(conn, conversation_id, transcripts.live_version(conn, conversation_id))
-            turns = transcripts.turns(conn, conversation_id)
-            return [utterance for one in live for utterance in self._split(one, turns)]
+        def read(conn: Connection) -> tuple[str | None, list[Utterance]]:
+            words_id = transcripts.words_of(conn, conversation_id)
+            anew = None if words_id == transcripts.live_version(conn, conversation_id) else words_id
+            return anew, self._with_speakers(conn, conversation_id, anew)
 
-        final = await self._db.read(read)
+        words_id, final = await self._db.read(read)
 
-        def commit(conn: Connection) -> ConversationRow:
+        def commit(conn: Connection) -> tuple[ConversationRow, Notice | None]:
+            now_us = self._clock.utc_us()
+            shown, final_id = conversations.get(conn, conversation_id).version_id, new_id("ver", now_us)
             transcripts.new_version(
-                conn, conversation_id, id=new_id("ver", self._clock.utc_us()), kind="final",
-                engine=self._engines.diarizer_name, now_us=self._clock.utc_us(), utterances=final,
+                conn, conversation_id, id=final_id, kind="final", engine=self._engines.diarizer_name, now_us=now_us,
+                utterances=final, activate=False, base_id=words_id,
             )  # fmt: skip
-            search.remove_of_conversation(conn, conversation_id, ("utterance",))
-            search.put_documents(conn, [_document(utterance) for utterance in final if utterance.text])
-            return conversations.get(conn, conversation_id)
+            shown_id, unplaced = corrections.carry(conn, conversation_id, shown, final_id, final, now_us=now_us)
+            search.show_utterances(conn, conversation_id, transcripts.utterances(conn, conversation_id, shown_id))
+            return conversations.get(conn, conversation_id), note_unplaced(conn, conversation_id, unplaced, now_us)
 
-        return Result(commit, self._tell, follow=((Stage.EXTRACT, conversation_id),))
+        return Result(commit, self._assembled, follow=((Stage.EXTRACT, conversation_id),))
+
+    def _assembled(self, made: tuple[ConversationRow, Notice | None]) -> None:
+        self._tell(made[0])
+        if made[1] is not None:
+            tell_notice(self._bus, made[1])
+
+    def _with_speakers(self, conn: Connection, conversation_id: str, words_id: str | None) -> list[Utterance]:
+        """Return the words of a version with their speakers; of segments that it lacks, those of the live version."""
+        live = transcripts.utterances(conn, conversation_id, transcripts.live_version(conn, conversation_id))
+        turns = transcripts.turns(conn, conversation_id)
+        anew: dict[str, list[Utterance]] = {}
+        for one in transcripts.utterances(conn, conversation_id, words_id) if words_id is not None else ():
+            anew.setdefault(one.segment_id, []).append(one)
+        found = []
+        for one in live:
+            if one.segment_id in anew:
+                parts = anew[one.segment_id]
+                words = tuple(word for part in parts for word in part.words)
+                one = msgspec.structs.replace(one, words=words, outcome=parts[0].outcome)
+            found += self._split(one, turns)
+        return found
 
     def _split(self, live: Utterance, turns: Sequence[object]) -> list[Utterance]:
         segment = SpeechSegment(live.segment_id, live.source_id, live.start_us, live.end_us, 0)
@@ -329,6 +355,15 @@ class Stages:
 
         return Result(commit, self._tell, engine=model)
 
+    # --- reprocess ------------------------------------------------------------------------------------------------
+
+    async def _heard_by(self, segment: SpeechSegment, engine: str) -> Recognition:
+        return await self._engines.recognize_with(engine, await self._pcm(segment))
+
+    def _written(self, segment: SpeechSegment, conversation_id: str, recognition: Recognition) -> Utterance:
+        words = _placed(segment, recognition)
+        return self._utterance(segment, conversation_id, None, words, outcome_of(segment, len(words)))
+
     # --- shared ---------------------------------------------------------------------------------------------------
 
     async def _pcm(self, segment: SpeechSegment) -> bytes:
@@ -371,16 +406,11 @@ class Stages:
         )  # fmt: skip
 
 
-def _document(utterance: Utterance) -> Document:
-    return Document(
-        ref_id=utterance.id,
-        kind="utterance",
-        conversation_id=utterance.conversation_id,
-        source_id=utterance.source_id,
-        at_us=utterance.start_us,
-        end_us=utterance.end_us,
-        speaker=utterance.speaker,
-        text=utterance.text,
+def _placed(segment: SpeechSegment, recognition: Recognition) -> tuple[Word, ...]:
+    """Return what was recognised of a segment, on the timeline."""
+    return tuple(
+        Word(w.text, segment.start_us + w.start_ms * 1000, segment.start_us + w.end_ms * 1000, w.confidence)
+        for w in recognition.words
     )
 
 

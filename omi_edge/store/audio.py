@@ -55,6 +55,16 @@ def between(conn: Connection, source_id: str, start_us: int, end_us: int, *, sil
     ]
 
 
+def kept_us(conn: Connection, source_id: str, start_us: int, end_us: int) -> int:
+    """Return how much of [start_us, end_us) is stored."""
+    row = conn.execute(
+        "SELECT total(min(start_us + duration_us, ?) - max(start_us, ?)) FROM audio_chunks WHERE source_n = ?"
+        " AND start_us > ? AND start_us < ? AND start_us + duration_us > ?",
+        (end_us, start_us, sources.number(conn, source_id), start_us - LONGEST_US, end_us, start_us),
+    ).fetchone()
+    return int(row[0])
+
+
 def drop_silence(conn: Connection, before_us: int, limit: int = 500) -> tuple[int, int]:
     """Delete chunks of silence that began before ``before_us``; return how many, and their bytes."""
     rows = conn.execute(

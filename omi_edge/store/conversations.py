@@ -152,6 +152,16 @@ def listing(
     return Page(items, more)
 
 
+def ids_between(conn: Connection, since_us: int, until_us: int) -> list[str]:
+    """Return the conversations that are complete and began in [since_us, until_us), the oldest first."""
+    rows = conn.execute(
+        "SELECT id FROM conversations WHERE started_us >= ? AND started_us < ? AND state = 'completed'"
+        " ORDER BY started_us, n",
+        (since_us, until_us),
+    )
+    return [row[0] for row in rows]
+
+
 def ids_of_source(conn: Connection, source_id: str) -> list[tuple[str, str]]:
     """Return id and state of a source's newest thousand conversations, in order of time."""
     rows = conn.execute(

@@ -107,6 +107,14 @@ def retry(conn: Connection, job_id: str, not_before_us: int, cause: str) -> None
     )
 
 
+def cancel(conn: Connection, stage: Stage, subject_id: str, now_us: int) -> None:
+    """Have a queued job not be done; one that runs has to find out by itself."""
+    conn.execute(
+        "UPDATE jobs SET state = 'cancelled', finished_us = ? WHERE stage = ? AND subject_id = ? AND state = 'queued'",
+        (now_us, stage.value, subject_id),
+    )
+
+
 def put_back(conn: Connection, job_id: str) -> None:
     """Queue a job again whose attempt came to no result, through no fault of its own."""
     conn.execute(

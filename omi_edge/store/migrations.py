@@ -307,7 +307,64 @@ CREATE INDEX offline_losses_source ON offline_losses (source_n, n);
 CREATE INDEX offline_losses_open ON offline_losses (source_n) WHERE settled = 0;
 """
 
-MIGRATIONS: Sequence[Migration] = ((1, FIRST), (2, SECOND), (3, THIRD), (4, FOURTH), (5, FIFTH), (6, SIXTH))
+SEVENTH = """
+ALTER TABLE conversations ADD COLUMN previous_version_id TEXT;
+-- the version whose words this one shows: of an edited one what was corrected
+ALTER TABLE transcript_versions ADD COLUMN base_id TEXT;
+ALTER TABLE transcript_versions ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE corrections (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+    conversation_n INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE, at_us INTEGER NOT NULL,
+    before_text TEXT NOT NULL, after_text TEXT NOT NULL, pieces BLOB NOT NULL, actor TEXT NOT NULL,
+    created_us INTEGER NOT NULL, undone_us INTEGER, undone_by TEXT
+);
+CREATE INDEX corrections_conversation ON corrections (conversation_n, n);
+-- which corrections an edited version has, and which of them found no place in it
+CREATE TABLE correction_places (
+    version_n INTEGER NOT NULL REFERENCES transcript_versions ON DELETE CASCADE,
+    correction_n INTEGER NOT NULL REFERENCES corrections ON DELETE CASCADE, found INTEGER NOT NULL,
+    PRIMARY KEY (version_n, correction_n)
+) WITHOUT ROWID;
+CREATE INDEX correction_places_correction ON correction_places (correction_n);
+
+-- transcripts that are made anew; several that were asked for at once are one batch
+CREATE TABLE reprocessings (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, batch_id TEXT NOT NULL,
+    conversation_n INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE, engine TEXT NOT NULL,
+    keep INTEGER NOT NULL, state TEXT NOT NULL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL, cause TEXT,
+    version_id TEXT, actor TEXT NOT NULL, created_us INTEGER NOT NULL, ended_us INTEGER
+);
+CREATE INDEX reprocessings_batch ON reprocessings (batch_id, n);
+CREATE INDEX reprocessings_conversation ON reprocessings (conversation_n, n);
+
+-- what the owner's words are, and what is put in the place of what
+CREATE TABLE vocabulary (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, language TEXT NOT NULL,
+    actor TEXT NOT NULL, created_us INTEGER NOT NULL, UNIQUE (text, language)
+);
+CREATE TABLE rules (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, pattern TEXT NOT NULL,
+    replacement TEXT NOT NULL, language TEXT NOT NULL, actor TEXT NOT NULL, created_us INTEGER NOT NULL,
+    UNIQUE (kind, pattern, language)
+);
+-- what a rule changed in recognised words; the rule is named by its text, for it may be gone
+CREATE TABLE rewordings (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, utterance_id TEXT NOT NULL, rule_id TEXT NOT NULL, rule TEXT NOT NULL,
+    before_text TEXT NOT NULL, after_text TEXT NOT NULL, piece BLOB NOT NULL, created_us INTEGER NOT NULL
+);
+CREATE INDEX rewordings_utterance ON rewordings (utterance_id);
+"""
+
+MIGRATIONS: Sequence[Migration] = (
+    (1, FIRST),
+    (2, SECOND),
+    (3, THIRD),
+    (4, FOURTH),
+    (5, FIFTH),
+    (6, SIXTH),
+    (7, SEVENTH),
+)
 
 
 def migrate(

@@ -7,12 +7,13 @@ and vectors: a scan over sign bits in memory, then exact scores of the nearest f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from omi_edge.domain import Utterance
 from omi_edge.store import conversations, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters
@@ -84,6 +85,37 @@ def put_documents(conn: Connection, documents: Iterable[Document]) -> list[int]:
         )
         numbers.append(int(cursor.lastrowid))
     return numbers
+
+
+def of_utterance(utterance: Utterance) -> Document:
+    """Return what of an utterance can be found."""
+    return Document(
+        ref_id=utterance.id,
+        kind="utterance",
+        conversation_id=utterance.conversation_id,
+        source_id=utterance.source_id,
+        at_us=utterance.start_us,
+        end_us=utterance.end_us,
+        speaker=utterance.speaker,
+        text=utterance.text,
+    )
+
+
+def show_utterances(conn: Connection, conversation_id: str, utterances: Iterable[Utterance]) -> None:
+    """Make the words of these utterances findable, and those of no others of the conversation."""
+    remove_of_conversation(conn, conversation_id, ("utterance",))
+    put_documents(conn, [of_utterance(one) for one in utterances if one.text])
+
+
+def numbers_of(conn: Connection, ref_ids: Iterable[str]) -> dict[str, int]:
+    """Return the numbers of documents by what they stand for; those that are not there are left out."""
+    rows = [(one, conn.execute("SELECT id FROM documents WHERE ref_id = ?", (one,)).fetchone()) for one in ref_ids]
+    return {ref_id: row[0] for ref_id, row in rows if row is not None}
+
+
+def rename(conn: Connection, ref_ids: Mapping[str, str]) -> None:
+    """Have documents stand for others of the same text; their vectors stay."""
+    conn.executemany("UPDATE documents SET ref_id = ? WHERE ref_id = ?", [(new, old) for old, new in ref_ids.items()])
 
 
 def remove_documents(conn: Connection, ref_ids: Iterable[str]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from omi_edge.domain import Turn, Utterance, Word
-from omi_edge.errors import NotFound
-from omi_edge.store import conversations
+from omi_edge.errors import BadInput, NotFound
+from omi_edge.store import conversations, search
 from omi_edge.store.connection import Connection
 
 _SELECT = (
@@ -27,6 +27,10 @@ class VersionRow(msgspec.Struct, frozen=True):
     engine: str
     created_us: int
     active: bool
+    base_id: str | None = None
+    """The version whose words it shows: of an edited one what was corrected; None where they were recognised for it."""
+    unfinished: bool = False
+    """Whether it is still being made; it cannot be activated yet."""
 
 
 class SpeakerRow(msgspec.Struct, frozen=True):
@@ -66,15 +70,88 @@ def new_version(
     now_us: int,
     utterances: Sequence[Utterance],
     activate: bool = True,
+    base_id: str | None = None,
+    unfinished: bool = False,
 ) -> None:
     """Add a version."""
     conn.execute(
-        "INSERT INTO transcript_versions (id, conversation_n, kind, engine, created_us) VALUES (?, ?, ?, ?, ?)",
-        (id, conversations.number(conn, conversation_id), kind, engine, now_us),
+        "INSERT INTO transcript_versions (id, conversation_n, kind, engine, created_us, base_id, unfinished)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (id, conversations.number(conn, conversation_id), kind, engine, now_us, base_id, unfinished),
     )
     append(conn, id, utterances)
     if activate:
-        conn.execute("UPDATE conversations SET version_id = ? WHERE id = ?", (id, conversation_id))
+        show(conn, conversation_id, id)
+
+
+def show(conn: Connection, conversation_id: str, version_id: str) -> None:
+    """Make a version the active one, and remember which was."""
+    conn.execute(
+        "UPDATE conversations SET previous_version_id = version_id, version_id = ?"
+        " WHERE id = ? AND version_id IS NOT ?",
+        (version_id, conversation_id, version_id),
+    )
+
+
+def activate(conn: Connection, conversation_id: str, version_id: str) -> None:
+    """Make a version the active one, and its words what is found. Raises NotFound; BadInput for an unfinished one."""
+    if version(conn, conversation_id, version_id).unfinished:
+        raise BadInput("this version is still being made; wait until it is finished, or cancel it.", "version")
+    show(conn, conversation_id, version_id)
+    search.show_utterances(conn, conversation_id, utterances(conn, conversation_id, version_id))
+
+
+def previous(conn: Connection, conversation_id: str) -> str | None:
+    """Return the version that was active before the one that is, None where none was or where it is gone."""
+    row = conn.execute(
+        "SELECT v.id FROM conversations c JOIN transcript_versions v ON v.id = c.previous_version_id WHERE c.id = ?",
+        (conversation_id,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def words_of(conn: Connection, conversation_id: str) -> str:
+    """Return the version whose recognised words the active one shows: the live one, or one made anew."""
+    known = {row.id: row for row in versions(conn, conversation_id)}
+    live_id = live_version(conn, conversation_id)
+    at = conversations.get(conn, conversation_id).version_id
+    while at is not None and at in known:
+        if known[at].kind == "reprocessed":
+            return at
+        at = known[at].base_id
+    return live_id
+
+
+def finish(conn: Connection, version_id: str, engine: str, utterances: Sequence[Utterance]) -> None:
+    """Give an unfinished version its utterances, instead of those it has, and call it finished."""
+    _clear(conn, version_id)
+    conn.execute("UPDATE transcript_versions SET unfinished = 0, engine = ? WHERE id = ?", (engine, version_id))
+    append(conn, version_id, utterances)
+
+
+def drop_unfinished(conn: Connection, version_id: str) -> None:
+    """Remove a version that never was finished; any other stays."""
+    row = conn.execute("SELECT unfinished FROM transcript_versions WHERE id = ?", (version_id,)).fetchone()
+    if row is not None and row[0]:
+        _clear(conn, version_id)
+        conn.execute("DELETE FROM transcript_versions WHERE id = ?", (version_id,))
+
+
+def put_words(conn: Connection, utterance: Utterance) -> None:
+    """Store what an utterance of an edited version says now; its speaker and span stay."""
+    conn.execute(
+        "UPDATE utterances SET text = ?, words = ?, confidence = ?, outcome = ? WHERE id = ?",
+        (
+            utterance.text, msgspec.msgpack.encode(utterance.words), utterance.confidence, utterance.outcome.value,
+            utterance.id,
+        ),
+    )  # fmt: skip
+
+
+def _clear(conn: Connection, version_id: str) -> None:
+    conn.execute(
+        "DELETE FROM utterances WHERE version_n = (SELECT n FROM transcript_versions WHERE id = ?)", (version_id,)
+    )
 
 
 def live_version(conn: Connection, conversation_id: str) -> str:
@@ -113,10 +190,29 @@ def versions(conn: Connection, conversation_id: str) -> list[VersionRow]:
     """Return the versions of a conversation's transcript, the oldest first. Raises NotFound."""
     active = conversations.get(conn, conversation_id).version_id
     rows = conn.execute(
-        "SELECT id, kind, engine, created_us FROM transcript_versions WHERE conversation_n = ? ORDER BY n",
+        "SELECT id, kind, engine, created_us, base_id, unfinished FROM transcript_versions WHERE conversation_n = ?"
+        " ORDER BY n",
         (conversations.number(conn, conversation_id),),
     )
-    return [VersionRow(row[0], row[1], row[2], row[3], row[0] == active) for row in rows]
+    return [VersionRow(row[0], row[1], row[2], row[3], row[0] == active, row[4], bool(row[5])) for row in rows]
+
+
+def version(conn: Connection, conversation_id: str, version_id: str) -> VersionRow:
+    """Return one version of a conversation's transcript. Raises NotFound."""
+    found = next((row for row in versions(conn, conversation_id) if row.id == version_id), None)
+    if found is None:
+        raise NotFound("the conversation has no such version of a transcript.")
+    return found
+
+
+def version_of(conn: Connection, utterance_id: str) -> str:
+    """Return the version that an utterance belongs to. Raises NotFound."""
+    row = conn.execute(
+        "SELECT v.id FROM utterances u JOIN transcript_versions v ON v.n = u.version_n WHERE u.id = ?", (utterance_id,)
+    ).fetchone()
+    if row is None:
+        raise NotFound("there is no such utterance.")
+    return str(row[0])
 
 
 def put_turns(conn: Connection, conversation_id: str, turns: Sequence[Turn], engine: str) -> None:

@@ -98,6 +98,12 @@ class Controls(Protocol):
     async def close_conversation(self, conversation_id: str) -> None:
         """End an open conversation by hand; NotFound, or BadInput when it is not open."""
 
+    def check_recognizer(self, name: str) -> None:
+        """Raise BadInput for a recogniser that does not exist."""
+
+    def poke_jobs(self) -> None:
+        """Say that jobs were queued."""
+
     async def known_import(self, content: bytes) -> tuple[bytes, wire.ImportState | None]:
         """Return the keyed digest of a content's SHA-256, and where it stands when it is there or on its way."""
 

@@ -97,7 +97,9 @@ def conversation(
 
 def version(row: VersionRow) -> wire.TranscriptVersion:
     """Return a version of a transcript."""
-    return wire.TranscriptVersion(row.id, row.kind, row.engine, iso(row.created_us), row.active)
+    return wire.TranscriptVersion(
+        row.id, row.kind, row.engine, iso(row.created_us), row.active, row.base_id, row.unfinished
+    )
 
 
 def utterance(row: domain.Utterance, from_us: int) -> wire.Utterance:

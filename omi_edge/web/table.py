@@ -6,6 +6,7 @@ from omi_edge.web import (
     audio,
     bookmarks,
     conversations,
+    corrections,
     cropped,
     devices,
     events,
@@ -17,6 +18,7 @@ from omi_edge.web import (
     notices,
     offline,
     recording,
+    reprocess,
     search,
     sockets,
     sources,
@@ -25,12 +27,16 @@ from omi_edge.web import (
     tickets,
     tokens,
     vault,
+    versions,
 )
 from omi_edge.web.route import Route
 
 ROUTES: tuple[Route, ...] = (
     *status.ROUTES,
     *conversations.ROUTES,
+    *versions.ROUTES,
+    *corrections.ROUTES,
+    *reprocess.ROUTES,
     *audio.ROUTES,
     *memories.ROUTES,
     *tasks.ROUTES,

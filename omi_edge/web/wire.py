@@ -144,10 +144,142 @@ class TranscriptVersion(msgspec.Struct, frozen=True):
     engine: str
     created: str
     active: bool
+    base_id: str | None = None
+    """The version whose words it shows: of an edited one what was corrected."""
+    unfinished: bool = False
+    """Whether it is still being made."""
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """The versions of a conversation's text, the oldest first."""
+
+    conversation_id: str
+    versions: list[TranscriptVersion]
+    previous: str | None
+    """The one that was active before the one that is."""
+
+
+class DiffPart(msgspec.Struct, frozen=True):
+    """Consecutive words that two versions share, or that one alone has."""
+
+    kind: str
+    """equal, removed or added."""
+    text: str
+    words: int
+    at: str
+    """When the first of them began."""
+
+
+class Diff(msgspec.Struct, frozen=True):
+    """What one version of a transcript has that another has not."""
+
+    conversation_id: str
+    before: TranscriptVersion
+    after: TranscriptVersion
+    parts: list[DiffPart]
+    equal: int
+    """Words."""
+    removed: int
+    added: int
+
+
+Stretch = Annotated[str, Meta(max_length=20_000)]
+"""Text of several utterances, typed by a person; empty where there are to be no words."""
+
+
+class CorrectionNew(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is to stand in the place of what: name an utterance, or a conversation and a time."""
+
+    text: Stretch
+    utterance_id: Name | None = None
+    to_utterance_id: Name | None = None
+    """The last of several consecutive utterances."""
+    word: Annotated[int, Meta(ge=1)] | None = None
+    """Only this word of the one utterance; the first is 1."""
+    to_word: Annotated[int, Meta(ge=1)] | None = None
+    conversation_id: Name | None = None
+    start: Annotated[str, Meta(max_length=40)] | None = None
+    """Words spoken from this moment on, RFC 3339."""
+    end: Annotated[str, Meta(max_length=40)] | None = None
+
+
+class Correction(msgspec.Struct, frozen=True):
+    """One correction, with what stood there."""
+
+    id: str
+    conversation_id: str
+    at: str
+    """When the utterance began that it changes, the first of several."""
+    before: str
+    after: str
+    by: str
+    created: str
+    state: str
+    """shown; unplaced: its words are not in the active version; hidden: that one was made without it; undone."""
+    undone: str | None
+    undone_by: str | None
+
+
+class Corrected(msgspec.Struct, frozen=True):
+    """A correction, and the utterances that say something else now."""
+
+    correction: Correction
+    utterances: list[Utterance]
+
+
+class ReprocessNew(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which transcripts are to be made anew: of one conversation, of those that began in a time, or all."""
+
+    conversation_id: Name | None = None
+    since: Annotated[str, Meta(max_length=40)] | None = None
+    until: Annotated[str, Meta(max_length=40)] | None = None
+    all: bool = False
+    engine: Name | None = None
+    """A recogniser; without it the one of the settings."""
+    keep: bool = False
+    """Keep the new versions beside the others instead of activating them."""
+
+
+class ReprocessItem(msgspec.Struct, frozen=True):
+    """One conversation of a reprocessing."""
+
+    conversation_id: str
+    state: str
+    """queued, running, done, failed or cancelled."""
+    done: int
+    """Segments."""
+    total: int
+    cause: str | None
+    version_id: str | None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A conversation that cannot be transcribed anew, and why."""
+
+    conversation_id: str
+    message: str
+
+
+class Reprocessing(msgspec.Struct, frozen=True):
+    """Transcripts that are made anew, and how far that is."""
+
+    id: str
+    state: str
+    """queued, running, done, failed (of one at least) or cancelled."""
+    engine: str
+    keep: bool
+    by: str
+    created: str
+    done: int
+    """Segments, of all conversations."""
+    total: int
+    conversations: list[ReprocessItem]
+    refused: list[Refusal] = []
+    """In the answer to the call that asked for it."""
 
 
 class Transcript(msgspec.Struct, frozen=True):
-    """The active version of a conversation's text."""
+    """A version of a conversation's text, the active one unless another was asked for."""
 
     conversation_id: str
     version: TranscriptVersion

@@ -210,7 +210,9 @@ async def test_a_file_of_version_1_keeps_every_row_and_takes_what_is_new(
         await db.close()
     db = Database.open(tmp_path, PASSPHRASE, clock)
     assert await db.read(version) == NEWEST
-    assert await db.read(lambda conn: rows(conn, old)) == before
+    after = await db.read(lambda conn: rows(conn, old))
+    # columns that a later step added stand behind those that were there
+    assert {table: [row[: len(before[table][0])] for row in found] for table, found in after.items()} == before
     fresh = {table: count for table, count in (await db.read(inspect.counts)).items() if table not in old}
     assert fresh
     assert not any(fresh.values())

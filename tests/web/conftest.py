@@ -164,6 +164,13 @@ class FakeControls:
         await self.db.write(close)
         self.closed.append(conversation_id)
 
+    def check_recognizer(self, name: str) -> None:
+        if name not in ("pocketsphinx", "other"):
+            raise BadInput("there is no such recogniser.", "engine")
+
+    def poke_jobs(self) -> None:
+        self.asked.append(("poke",))
+
     async def known_import(self, content: bytes) -> tuple[bytes, wire.ImportState | None]:
         digest = content[::-1]
         source_id = self.contents.get(digest)

@@ -1,0 +1,202 @@
+"""Transcripts that are made anew: which conversations, by which recogniser, how far, and what became of it.
+
+What was asked for at once is a batch. While a conversation is under work its new version grows beside the others,
+unfinished: after a restart the work goes on behind its last segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from omi_edge.domain import ConversationState, Outcome, Stage, Utterance
+from omi_edge.errors import BadInput, NotFound
+from omi_edge.ids import new_id
+from omi_edge.store import audio, conversations, jobs, segments, transcripts
+from omi_edge.store.connection import Connection
+from omi_edge.store.segments import SegmentRow
+
+HOLE_US = 300_000
+"""So much of a segment may lack audio: holes that the decoder conceals are no longer (docs/architecture.md, Time)."""
+OPEN = ("queued", "running")
+STATES = (*OPEN, "done", "failed", "cancelled")
+LIMIT = 50
+"""Batches that are listed."""
+
+_COLUMNS = (
+    "r.n, r.batch_id, c.id, r.engine, r.keep, r.state, r.done, r.total, r.cause, r.version_id, r.actor, r.created_us,"
+    " r.ended_us"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM reprocessings r JOIN conversations c ON c.n = r.conversation_n"
+
+
+class ReprocessingRow(msgspec.Struct, frozen=True):
+    """One conversation's transcript made anew."""
+
+    n: int
+    batch_id: str
+    conversation_id: str
+    engine: str
+    """The recogniser's name in the settings."""
+    keep: bool
+    """Whether the new version is only kept, not activated."""
+    state: str
+    """queued, running, done, failed or cancelled."""
+    done: int
+    """Segments."""
+    total: int
+    cause: str | None
+    version_id: str | None
+    actor: str
+    created_us: int
+    ended_us: int | None
+
+
+def hindrance(conn: Connection, conversation_id: str) -> str:
+    """Say why a conversation cannot be transcribed anew, "" when it can. Raises NotFound."""
+    row = conversations.get(conn, conversation_id)
+    if row.state is not ConversationState.COMPLETED:
+        return f"the conversation is {row.state.value}; end it with `omi-edge close`, or wait until it is completed."
+    known = latest(conn, conversation_id)
+    if known is not None and known.state in OPEN:
+        return f"the conversation is being transcribed anew ({known.batch_id}); wait for that, or cancel it."
+    wanted = spoken(conn, conversation_id)
+    if not wanted:
+        return "nothing was spoken in the conversation, so there is nothing to transcribe."
+    gone = sum(
+        audio.kept_us(conn, one.segment.source_id, one.segment.start_us, one.segment.end_us)
+        < one.segment.end_us - one.segment.start_us - HOLE_US
+        for one in wanted
+    )
+    if gone:
+        return (
+            f"the audio of {gone} of its {len(wanted)} segments is no longer kept, so they cannot be heard again; its "
+            "transcript stays as it is."
+        )
+    return ""
+
+
+def spoken(conn: Connection, conversation_id: str) -> list[SegmentRow]:
+    """Return the segments that are transcribed anew, in order of time."""
+    rows = segments.of_conversation(conn, conversation_id)
+    return [row for row in rows if row.outcome not in (Outcome.PENDING, Outcome.EXPECTED_SILENCE)]
+
+
+def ask(
+    conn: Connection, conversation_ids: Sequence[str], *, engine: str, keep: bool, actor: str, now_us: int
+) -> tuple[str, list[tuple[str, str]]]:
+    """Have transcripts made anew; return the batch, and the conversations that cannot be, each with why.
+
+    Raises BadInput when there is none that can be, and NotFound.
+    """
+    batch_id = new_id("rep", now_us)
+    refused = []
+    for conversation_id in conversation_ids:
+        why = hindrance(conn, conversation_id)
+        if why:
+            refused.append((conversation_id, why))
+            continue
+        conn.execute(
+            "INSERT INTO reprocessings (batch_id, conversation_n, engine, keep, state, total, actor, created_us)"
+            " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
+            (
+                batch_id, conversations.number(conn, conversation_id), engine, keep,
+                len(spoken(conn, conversation_id)), actor, now_us,
+            ),
+        )  # fmt: skip
+        jobs.enqueue(conn, Stage.REPROCESS, conversation_id, now_us=now_us)
+    if len(refused) == len(conversation_ids):
+        raise BadInput(
+            refused[0][1] if len(refused) == 1
+            else f"none of {len(refused)} conversations can be transcribed anew; of the first: {refused[0][1]}"
+            if refused
+            else "no complete conversation began in that time."
+        )  # fmt: skip
+    return batch_id, refused
+
+
+def latest(conn: Connection, conversation_id: str) -> ReprocessingRow | None:
+    """Return the last reprocessing of a conversation."""
+    row = conn.execute(
+        f"{_SELECT} WHERE r.conversation_n = ? ORDER BY r.n DESC LIMIT 1",
+        (conversations.number(conn, conversation_id),),
+    ).fetchone()
+    return None if row is None else _row(row)
+
+
+def batch(conn: Connection, batch_id: str) -> list[ReprocessingRow]:
+    """Return the rows of a batch. Raises NotFound."""
+    rows = [_row(row) for row in conn.execute(f"{_SELECT} WHERE r.batch_id = ? ORDER BY r.n", (batch_id,))]
+    if not rows:
+        raise NotFound("there is no such reprocessing.")
+    return rows
+
+
+def batches(conn: Connection) -> list[str]:
+    """Return the newest batches, the newest first."""
+    rows = conn.execute("SELECT batch_id FROM reprocessings GROUP BY batch_id ORDER BY batch_id DESC LIMIT ?", (LIMIT,))
+    return [row[0] for row in rows]
+
+
+def begin(conn: Connection, row: ReprocessingRow, now_us: int) -> tuple[str, list[SegmentRow]] | None:
+    """Return the version that grows and the segments it lacks; None when the work was called off."""
+    now = _again(conn, row)
+    if now.state not in OPEN:
+        return None
+    version_id = now.version_id
+    if version_id is None:
+        version_id = new_id("ver", now_us)
+        transcripts.new_version(
+            conn, row.conversation_id, id=version_id, kind="reprocessed", engine=row.engine, now_us=now_us,
+            utterances=(), activate=False, unfinished=True,
+        )  # fmt: skip
+    there = {one.segment_id for one in transcripts.utterances(conn, row.conversation_id, version_id)}
+    wanted = spoken(conn, row.conversation_id)
+    conn.execute(
+        "UPDATE reprocessings SET state = 'running', version_id = ?, done = ?, total = ? WHERE n = ?",
+        (version_id, len(there), len(wanted), row.n),
+    )
+    return version_id, [one for one in wanted if one.segment.id not in there]
+
+
+def grow(conn: Connection, row: ReprocessingRow, version_id: str, utterance: Utterance) -> ReprocessingRow | None:
+    """Store what one segment says now; None when the work was called off."""
+    if _again(conn, row).state not in OPEN:
+        return None
+    transcripts.append(conn, version_id, [utterance])
+    conn.execute("UPDATE reprocessings SET done = done + 1 WHERE n = ?", (row.n,))
+    return _again(conn, row)
+
+
+def end(conn: Connection, row: ReprocessingRow, state: str, cause: str | None, now_us: int) -> bool:
+    """End the work on one conversation; False when it had ended. What is unfinished of a version is removed."""
+    now = _again(conn, row)
+    if now.state not in OPEN:
+        return False
+    if state != "done" and now.version_id is not None:
+        transcripts.drop_unfinished(conn, now.version_id)
+    conn.execute(
+        "UPDATE reprocessings SET state = ?, cause = ?, ended_us = ?, version_id = ? WHERE n = ?",
+        (state, cause, now_us, now.version_id if state == "done" else None, row.n),
+    )
+    return True
+
+
+def cancel(conn: Connection, batch_id: str, now_us: int) -> int:
+    """Call off what of a batch has not ended; return how many conversations that are. Raises NotFound."""
+    called_off = 0
+    for row in batch(conn, batch_id):
+        if end(conn, row, "cancelled", None, now_us):
+            jobs.cancel(conn, Stage.REPROCESS, row.conversation_id, now_us)
+            called_off += 1
+    return called_off
+
+
+def _again(conn: Connection, row: ReprocessingRow) -> ReprocessingRow:
+    return _row(conn.execute(f"{_SELECT} WHERE r.n = ?", (row.n,)).fetchone())
+
+
+def _row(row: tuple[object, ...]) -> ReprocessingRow:
+    fields = dict(zip(ReprocessingRow.__struct_fields__, row, strict=True))
+    return msgspec.convert(fields | {"keep": bool(fields["keep"])}, ReprocessingRow)
