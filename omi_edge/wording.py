@@ -93,6 +93,7 @@ def _insert(found: list[list[Word]], flat: Sequence[tuple[int, Word]], at: int, 
         found[line] += [*added, msgspec.structs.replace(last, confidence=word.confidence)]
         return True
     line, word = flat[at - 1]
+    word = found[line][-1] if found[line] else word  # as it is by now: it may have lent of its span already
     until_us = flat[at][1].start_us if at < len(flat) and flat[at][0] == line else word.end_us
     if until_us > word.end_us:
         found[line] += spread(new, word.end_us, until_us)

@@ -19,6 +19,7 @@ from omi_edge.cli.present import due, length, moment, plain, print_json, print_t
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.cli.timetext import utc_text
+from omi_edge.cli.transcripts import said_line
 from omi_edge.errors import DiskFull, OmiEdgeError
 from omi_edge.web import wire
 from omi_edge.web.client import ApiClient
@@ -142,12 +143,15 @@ async def groups(settings: Settings, path: str, query: Query) -> None:
     )
 
 
-@verb("show", examples=("omi-edge show con_01k9z…", "omi-edge show con_01k9z… --json"))
+@verb(
+    "show", examples=("omi-edge show con_01k9z…", "omi-edge show con_01k9z… --ids", "omi-edge show con_01k9z… --json")
+)
 @click.argument("conversation_id", metavar="ID")
+@click.option("--ids", is_flag=True, help="Put the id of each utterance before it, for `omi-edge correct`.")
 @pass_settings
-def show(settings: Settings, conversation_id: str) -> None:
+def show(settings: Settings, conversation_id: str, ids: bool) -> None:
     """Show one conversation with everything derived from it: who said what and when, summary, tasks, memories."""
-    run_verb(_show(settings, conversation_id))
+    run_verb(_show(settings, conversation_id, ids))
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -157,7 +161,7 @@ class Shown(msgspec.Struct, frozen=True):
     transcript: wire.Transcript
 
 
-async def _show(settings: Settings, conversation_id: str) -> None:
+async def _show(settings: Settings, conversation_id: str, ids: bool) -> None:
     path = f"/v1/conversations/{conversation_id}"
     async with api(settings) as client:
         conversation = await client.request("GET", path, returns=wire.Conversation)
@@ -175,9 +179,7 @@ async def _show(settings: Settings, conversation_id: str) -> None:
         print(f"\n{plain(conversation.overview)}")
     print()
     for utterance in transcript.utterances:
-        at = moment(utterance.start, zone, seconds=True)[11:]
-        text = plain(utterance.text) or f"[{utterance.outcome}]"
-        print(f"{at}  {utterance.speaker or '?':<10}  {text}")
+        print(said_line(settings, utterance, ids=ids))
     _print_section("Tasks", [_task_line(task, zone) for task in conversation.tasks])
     _print_section("Memories", [memory.content for memory in conversation.memories])
     return None

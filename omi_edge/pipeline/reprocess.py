@@ -84,6 +84,7 @@ class Reprocess:
         shown_id, unplaced = corrections.carry(
             conn, conversation_id, before.version_id, version_id, said, now_us=now_us, activate=not row.keep
         )
+        reprocessing.made(conn, row, shown_id)
         if not row.keep:
             search.show_utterances(conn, conversation_id, transcripts.utterances(conn, conversation_id, shown_id))
             if before.state is not ConversationState.OPEN:
@@ -111,7 +112,7 @@ def note_unplaced(conn: Connection, conversation_id: str, count: int, now_us: in
     return notices.raise_notice(
         conn, code="correction-unplaced", severity=Severity.WARNING, subject_ids=(conversation_id,), now_us=now_us,
         message=f"{count} correction(s) of a conversation found no place in its new transcript: the words that they "
-        "put right are not in it. They are kept; `omi-edge corrections CONVERSATION` shows them.",
+        "put right are not in it. They are kept; `omi-edge corrections list CONVERSATION` shows them.",
     )  # fmt: skip
 
 

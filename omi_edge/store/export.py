@@ -10,6 +10,7 @@ import msgspec
 
 from omi_edge.domain import Word
 from omi_edge.store.connection import Connection
+from omi_edge.wording import Piece
 
 SCHEMA = "omi-edge.export"
 VERSION = 1
@@ -55,16 +56,26 @@ _TABLES: dict[str, str] = {
     " l.end_us, l.settled FROM offline_losses l JOIN sources o ON o.n = l.source_n ORDER BY l.n",
     "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",
     "conversations": "SELECT c.id, o.id AS source_id, c.state, c.started_us, c.ended_us, c.created_us, c.finished_us,"
-    " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id FROM conversations c"
-    " JOIN sources o ON o.n = c.source_n ORDER BY c.n",
+    " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id, c.previous_version_id"
+    " FROM conversations c JOIN sources o ON o.n = c.source_n ORDER BY c.n",
     "segments": "SELECT s.id, o.id AS source_id, s.start_us, s.end_us, s.speech_us, s.outcome, s.reason, s.engine,"
     " c.id AS conversation_id FROM segments s JOIN sources o ON o.n = s.source_n"
     " LEFT JOIN conversations c ON c.n = s.conversation_n ORDER BY s.id",
-    "transcript_versions": "SELECT v.id, c.id AS conversation_id, v.kind, v.engine, v.created_us"
-    " FROM transcript_versions v JOIN conversations c ON c.n = v.conversation_n ORDER BY v.n",
+    "transcript_versions": "SELECT v.id, c.id AS conversation_id, v.kind, v.engine, v.created_us, v.base_id,"
+    " v.unfinished FROM transcript_versions v JOIN conversations c ON c.n = v.conversation_n ORDER BY v.n",
     "utterances": "SELECT u.id, v.id AS version_id, u.segment_id, u.speaker, u.person_id, u.start_us, u.end_us, u.text,"
     " u.words, u.confidence, u.outcome FROM utterances u JOIN transcript_versions v ON v.n = u.version_n"
     " ORDER BY u.version_n, u.start_us, u.id",
+    "corrections": "SELECT k.id, c.id AS conversation_id, k.at_us, k.before_text, k.after_text, k.pieces, k.actor,"
+    " k.created_us, k.undone_us, k.undone_by FROM corrections k JOIN conversations c ON c.n = k.conversation_n"
+    " ORDER BY k.n",
+    "correction_places": "SELECT v.id AS version_id, k.id AS correction_id, p.found FROM correction_places p"
+    " JOIN transcript_versions v ON v.n = p.version_n JOIN corrections k ON k.n = p.correction_n"
+    " ORDER BY p.version_n, p.correction_n",
+    "reprocessings": "SELECT r.batch_id, c.id AS conversation_id, r.engine, r.keep, r.state, r.done, r.total, r.cause,"
+    " r.version_id, r.actor, r.created_us, r.ended_us FROM reprocessings r JOIN conversations c"
+    " ON c.n = r.conversation_n ORDER BY r.n",
+    "vocabulary": "SELECT text, actor, created_us FROM vocabulary ORDER BY n",
     "turns": "SELECT c.id AS conversation_id, t.start_us, t.end_us, t.speaker, t.confidence, t.engine FROM turns t"
     " JOIN conversations c ON c.n = t.conversation_n ORDER BY t.conversation_n, t.n",
     "tasks": "SELECT t.id, c.id AS conversation_id, o.id AS source_id, t.description, t.owner,"
@@ -96,7 +107,7 @@ _RECORDS = (
 _FLAGS = frozenset(
     {
         "is_user", "time_known", "due_has_time", "due_certain", "charging", "listening", "complete", "guessed",
-        "settled",
+        "settled", "unfinished", "found", "keep",
     }
 )  # fmt: skip
 
@@ -132,8 +143,16 @@ def _table(conn: Connection, name: str, query: str, shape: Callable[[dict[str, A
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     if "words" in row:
         words = msgspec.msgpack.decode(row["words"], type=tuple[Word, ...])
-        row["words"] = [
-            {"text": w.text, "start_us": w.start_us, "end_us": w.end_us, "confidence": w.confidence} for w in words
+        row["words"] = [_word(word) for word in words]
+    if "pieces" in row:
+        row["pieces"] = [
+            {
+                "segment_id": piece.segment_id,
+                "at_us": piece.at_us,
+                "before": [_word(word) for word in piece.before],
+                "after": [_word(word) for word in piece.after],
+            }
+            for piece in msgspec.msgpack.decode(row["pieces"], type=list[Piece])
         ]
     for name in ("ids", "subjects"):
         if name in row:
@@ -141,6 +160,10 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     if "causes" in row:
         row["causes"] = [name for name in row["causes"].split(",") if name]
     return {name: bool(value) if name in _FLAGS and value is not None else value for name, value in row.items()}
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"text": word.text, "start_us": word.start_us, "end_us": word.end_us, "confidence": word.confidence}
 
 
 def _chunk(row: dict[str, Any]) -> dict[str, Any]:

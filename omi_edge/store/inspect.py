@@ -10,7 +10,7 @@ TABLES = (
     "audit", "devices", "device_battery", "device_connections", "gaps", "withheld", "bookmarks", "senders",
     "ledger", "ledger_sources", "ledger_anchors", "ledger_life",
     "recordings", "offline_cursors", "offline_readings", "offline_records", "offline_runs", "offline_losses",
-    "corrections", "correction_places", "reprocessings", "vocabulary", "rules", "rewordings",
+    "corrections", "correction_places", "reprocessings", "vocabulary",
 )  # fmt: skip
 
 

@@ -338,22 +338,10 @@ CREATE TABLE reprocessings (
 CREATE INDEX reprocessings_batch ON reprocessings (batch_id, n);
 CREATE INDEX reprocessings_conversation ON reprocessings (conversation_n, n);
 
--- what the owner's words are, and what is put in the place of what
+-- the owner's words and names, for recognisers
 CREATE TABLE vocabulary (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, language TEXT NOT NULL,
-    actor TEXT NOT NULL, created_us INTEGER NOT NULL, UNIQUE (text, language)
+    n INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL UNIQUE, actor TEXT NOT NULL, created_us INTEGER NOT NULL
 );
-CREATE TABLE rules (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, pattern TEXT NOT NULL,
-    replacement TEXT NOT NULL, language TEXT NOT NULL, actor TEXT NOT NULL, created_us INTEGER NOT NULL,
-    UNIQUE (kind, pattern, language)
-);
--- what a rule changed in recognised words; the rule is named by its text, for it may be gone
-CREATE TABLE rewordings (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, utterance_id TEXT NOT NULL, rule_id TEXT NOT NULL, rule TEXT NOT NULL,
-    before_text TEXT NOT NULL, after_text TEXT NOT NULL, piece BLOB NOT NULL, created_us INTEGER NOT NULL
-);
-CREATE INDEX rewordings_utterance ON rewordings (utterance_id);
 """
 
 MIGRATIONS: Sequence[Migration] = (

@@ -183,6 +183,11 @@ def end(conn: Connection, row: ReprocessingRow, state: str, cause: str | None, n
     return True
 
 
+def made(conn: Connection, row: ReprocessingRow, version_id: str) -> None:
+    """Note which version came of it: an edited one where corrections were taken over."""
+    conn.execute("UPDATE reprocessings SET version_id = ? WHERE n = ?", (version_id, row.n))
+
+
 def cancel(conn: Connection, batch_id: str, now_us: int) -> int:
     """Call off what of a batch has not ended; return how many conversations that are. Raises NotFound."""
     called_off = 0

@@ -205,16 +205,6 @@ def version(conn: Connection, conversation_id: str, version_id: str) -> VersionR
     return found
 
 
-def version_of(conn: Connection, utterance_id: str) -> str:
-    """Return the version that an utterance belongs to. Raises NotFound."""
-    row = conn.execute(
-        "SELECT v.id FROM utterances u JOIN transcript_versions v ON v.n = u.version_n WHERE u.id = ?", (utterance_id,)
-    ).fetchone()
-    if row is None:
-        raise NotFound("there is no such utterance.")
-    return str(row[0])
-
-
 def put_turns(conn: Connection, conversation_id: str, turns: Sequence[Turn], engine: str) -> None:
     """Replace what a diarizer said of a conversation."""
     conversation_n = conversations.number(conn, conversation_id)

@@ -28,6 +28,7 @@ from omi_edge.web import (
     tokens,
     vault,
     versions,
+    vocabulary,
 )
 from omi_edge.web.route import Route
 
@@ -37,6 +38,7 @@ ROUTES: tuple[Route, ...] = (
     *versions.ROUTES,
     *corrections.ROUTES,
     *reprocess.ROUTES,
+    *vocabulary.ROUTES,
     *audio.ROUTES,
     *memories.ROUTES,
     *tasks.ROUTES,

@@ -227,6 +227,35 @@ class Corrected(msgspec.Struct, frozen=True):
     utterances: list[Utterance]
 
 
+class VocabularyNew(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A word or a name."""
+
+    text: Name
+
+
+class VocabularyWord(msgspec.Struct, frozen=True):
+    """A word or a name that recognisers should expect."""
+
+    text: str
+    by: str
+    created: str
+
+
+class Suggestion(msgspec.Struct, frozen=True):
+    """What was put right by hand more than once."""
+
+    before: str
+    after: str
+    count: int
+
+
+class Vocabulary(msgspec.Struct, frozen=True):
+    """The owner's words, and what is offered as such; nothing is taken unasked."""
+
+    words: list[VocabularyWord]
+    suggestions: list[Suggestion]
+
+
 class ReprocessNew(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which transcripts are to be made anew: of one conversation, of those that began in a time, or all."""
 

@@ -37,6 +37,7 @@ from omi_edge.store import (
     bookmarks,
     clients,
     conversations,
+    corrections,
     devices,
     gaps,
     jobs,
@@ -46,15 +47,18 @@ from omi_edge.store import (
     offline,
     people,
     recordings,
+    reprocessing,
     search,
     segments,
     settings,
     sources,
     transcripts,
+    vocabulary,
     withheld,
 )
 from omi_edge.store.audit import AuditEntry
 from omi_edge.store.connection import Connection
+from omi_edge.store.corrections import Target
 from omi_edge.store.offline import CursorRow, NewRun, RecordRow, RunState
 from omi_edge.store.search import Document
 from tests.helpers import START_US
@@ -147,6 +151,7 @@ def fill(conn: Connection) -> None:
     fill_first(conn)
     fill_second(conn)
     fill_third(conn)
+    fill_fourth(conn)
 
 
 def fill_second(conn: Connection) -> None:
@@ -208,6 +213,14 @@ def fill_third(conn: Connection) -> None:
     )  # fmt: skip
     offline.complete_reading(conn, run.reading_n)
     offline.lose(conn, SOURCES[0], run.reading_n, store=0, first=6, last=8, records=3, why="overwritten")
+
+
+def fill_fourth(conn: Connection) -> None:
+    """Put something into the tables of the seventh step: a correction, a reprocessing and a word."""
+    vocabulary.add(conn, "Marguerite", actor="uid:1000", now_us=START_US)
+    target = Target(from_us=START_US, to_us=START_US + MINUTE)
+    corrections.add(conn, CONVERSATIONS[0], target, "the zephyr is repainted", actor="uid:1000", now_us=START_US)
+    reprocessing.ask(conn, CONVERSATIONS[:1], engine="scripted", keep=True, actor="uid:1000", now_us=START_US)
 
 
 def fill_first(conn: Connection) -> None:

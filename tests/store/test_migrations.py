@@ -218,5 +218,6 @@ async def test_a_file_of_version_1_keeps_every_row_and_takes_what_is_new(
     assert not any(fresh.values())
     await db.write(filling.fill_second)
     await db.write(filling.fill_third)
+    await db.write(filling.fill_fourth)
     assert all((await db.read(inspect.counts)).values())
     await db.close()

@@ -32,6 +32,7 @@ from omi_edge.store import (
     bookmarks,
     clients,
     conversations,
+    corrections,
     devices,
     gaps,
     jobs,
@@ -42,16 +43,19 @@ from omi_edge.store import (
     offline,
     people,
     recordings,
+    reprocessing,
     search,
     segments,
     senders,
     settings,
     sources,
     transcripts,
+    vocabulary,
     withheld,
 )
 from omi_edge.store.audit import AuditEntry
 from omi_edge.store.connection import Connection
+from omi_edge.store.corrections import Target
 from omi_edge.store.database import Database
 from omi_edge.store.filters import Filters, encode_cursor
 from omi_edge.store.search import Document
@@ -64,7 +68,7 @@ GROWING = {
     "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks", "memories",
     "evidence", "documents", "vectors", "jobs", "notices", "audit", "people", "device_battery", "device_connections",
     "gaps", "withheld", "bookmarks", "ledger", "recordings", "offline_readings", "offline_records", "offline_runs",
-    "offline_losses",
+    "offline_losses", "corrections", "correction_places", "reprocessings",
 }  # fmt: skip
 MODULES = (
     audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, ledger, memories, merging, notices, offline,
@@ -140,7 +144,52 @@ def use_everything(do: Exercise) -> None:
     use_ledger(do)
     use_recordings(do)
     use_offline(do)
+    use_versions(do)
     use_the_rest(do)
+
+
+def use_versions(do: Exercise) -> None:
+    conversation_id, target = CONVERSATIONS[2], Target(from_us=0, to_us=2**62)
+    live_id = do(transcripts.live_version, conversation_id)
+    do(corrections.planned, conversation_id, target, "other words")
+    change = do(corrections.add, conversation_id, target, "other words", actor="a", now_us=START_US)
+    do(corrections.get, change.correction_id)
+    do(corrections.listed, conversation_id)
+    edited_id = do(conversations.get, conversation_id).version_id
+    said = do(transcripts.utterances, conversation_id, live_id)
+    do(corrections.carry, conversation_id, edited_id, live_id, said, now_us=START_US, activate=False)
+    do(corrections.undo, change.correction_id, actor="a", now_us=START_US)
+    do(search.numbers_of, [one.id for one in said])
+    do(search.rename, {"utt_none": "utt_other"})
+    do(transcripts.put_words, change.utterances[0])
+    do(transcripts.words_of, conversation_id)
+    do(transcripts.activate, conversation_id, live_id)
+    do(transcripts.show, conversation_id, live_id)
+    do(transcripts.version, conversation_id, live_id)
+    do(search.show_utterances, conversation_id, said)
+    do(audio.kept_us, SOURCES[0], START_US, START_US + 10**7)
+    do(jobs.cancel, Stage.REPROCESS, conversation_id, START_US)
+    do(transcripts.previous, conversation_id)
+    do(vocabulary.add, "Ada", actor="a", now_us=START_US)
+    do(vocabulary.words)
+    do(vocabulary.suggestions)
+    do(vocabulary.remove, "Ada")
+    do(conversations.set_state, conversation_id, ConversationState.COMPLETED)
+    do(conversations.ids_between, 0, 2**62)
+    for end in ("cancelled", "done"):
+        batch_id, _ = do(reprocessing.ask, [conversation_id], engine="e", keep=False, actor="a", now_us=START_US)
+        row = do(reprocessing.batch, batch_id)[0]
+        begun = do(reprocessing.begin, row, START_US)
+        new = utterance(f"utt_{end}", conversation_id, START_US, "hello")
+        do(reprocessing.grow, row, begun[0], new)
+        if end == "cancelled":
+            do(reprocessing.cancel, batch_id, START_US)
+        else:
+            do(reprocessing.end, row, end, None, START_US)
+            do(transcripts.finish, begun[0], "e", [msgspec.structs.replace(new, id="utt_whole")])
+            do(reprocessing.made, row, begun[0])
+            do(transcripts.drop_unfinished, begun[0])
+    do(reprocessing.batches)
 
 
 def use_recordings(do: Exercise) -> None:

@@ -13,6 +13,7 @@ from omi_edge.web import wire
 from omi_edge.web.route import Access
 from omi_edge.web.table import ROUTES
 from tests.web.conftest import ADDRESS, BEGAN_US, CONVERSATION, SECOND_UTTERANCE, SOURCE, UTTERANCE, Site
+from tests.web.test_transcripts import complete
 
 
 async def test_conversations_are_listed_with_source_and_speakers(site: Site) -> None:
@@ -191,6 +192,13 @@ async def test_status_is_told(site: Site) -> None:
     assert (await site.unix.request("GET", "/v1/status", returns=wire.Status)).state == "running"
 
 
+async def reprocessing_of(site: Site) -> str:
+    """Have something transcribed anew, as far as the store is concerned; return its id."""
+    await complete(site)
+    new = wire.ReprocessNew(conversation_id=CONVERSATION)
+    return (await site.unix.request("POST", "/v1/reprocess", body=new, returns=wire.Reprocessing)).id
+
+
 async def test_every_content_route_leaves_one_row(site: Site) -> None:
     gets = [
         r
@@ -206,11 +214,14 @@ async def test_every_content_route_leaves_one_row(site: Site) -> None:
         "memories": memory,
         "imports": "src_1",
         "devices": ADDRESS,
+        "reprocess": await reprocessing_of(site),
     }
     for route in gets:
         before = await site.rows()
         path = route.path.replace("{id}", subjects.get(route.path.split("/")[2], ""))
-        async for _ in site.unix.stream(path, query={"q": "apples"} if path == "/v1/search" else None):
+        path = path.replace("{version}", "ver_1")
+        query = {"/v1/search": {"q": "apples"}, "/v1/corrections": {"conversation": CONVERSATION}}.get(path)
+        async for _ in site.unix.stream(path, query=query):
             pass
         new = (await site.rows())[len(before) :]
         assert [(act, outcome) for _, act, outcome in new] == [(route.act, "ok")], route.path

@@ -1,0 +1,190 @@
+"""`reprocess`: transcripts made anew, watched until they are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from omi_edge.cli.present import moment, plain, print_json, print_table, wants_progress
+from omi_edge.cli.session import api, run_verb
+from omi_edge.cli.settings import Settings, pass_settings, verb
+from omi_edge.cli.timetext import utc_text
+from omi_edge.cli.transcripts import LOOK_SECONDS, settle
+from omi_edge.clock import SystemClock
+from omi_edge.errors import BadInput, EngineError
+from omi_edge.web import wire
+from omi_edge.web.client import ApiClient
+
+
+@verb(
+    "reprocess",
+    examples=(
+        "omi-edge reprocess con_01k9z…",
+        "omi-edge reprocess --from 2026-03-01 --to 2026-03-08 --keep",
+        "omi-edge reprocess --all --model pocketsphinx --background",
+        "omi-edge reprocess --list",
+        "omi-edge reprocess --cancel rep_01k9z…",
+    ),
+)
+@click.argument("conversation_id", metavar="[CONVERSATION]", required=False)
+@click.option("--from", "from_", metavar="TIME", help="Conversations that began at TIME or later.")
+@click.option("--to", metavar="TIME", help="Conversations that began before TIME.")
+@click.option("--all", "everything", is_flag=True, help="Every conversation.")
+@click.option("--model", metavar="NAME", help="With this recogniser; without it the one of listen.recognizer.")
+@click.option("--keep", is_flag=True, help="Keep the new versions beside the others; show none of them.")
+@click.option("--background", is_flag=True, help="Do not wait; a running daemon works on.")
+@click.option("--list", "list_", is_flag=True, help="List the newest ones and how far they are.")
+@click.option("--cancel", metavar="ID", help="Call off what of one has not ended.")
+@pass_settings
+def reprocess(
+    settings: Settings,
+    conversation_id: str | None,
+    from_: str | None,
+    to: str | None,
+    everything: bool,
+    model: str | None,
+    keep: bool,
+    background: bool,
+    list_: bool,
+    cancel: str | None,
+) -> None:
+    """Transcribe a conversation, those of a time, or all of them anew.
+
+    Each gets a new version of its transcript, which is shown when it is whole; the one before stays, and `omi-edge
+    versions rollback` shows it again. Corrections are taken over. Ctrl-C stops waiting, not the work: that goes on
+    whenever the daemon runs.
+    """
+    if list_ + bool(cancel) + bool(conversation_id) + bool(from_ or to) + everything != 1:
+        raise BadInput("name one of these: a conversation, a time (--from, --to), --all, --list or --cancel.")
+    if list_:
+        return run_verb(_list(settings))
+    if cancel:
+        return run_verb(_cancel(settings, cancel))
+    new = wire.ReprocessNew(
+        conversation_id=conversation_id,
+        since=utc_text(from_, settings.zone) if from_ else None,
+        until=utc_text(to, settings.zone) if to else None,
+        all=everything,
+        engine=model,
+        keep=keep,
+    )
+    return run_verb(_reprocess(settings, new, background))
+
+
+async def _reprocess(settings: Settings, new: wire.ReprocessNew, background: bool) -> None:
+    async with api(settings) as client:
+        asked = await client.request("POST", "/v1/reprocess", body=new, returns=wire.Reprocessing)
+        for one in asked.refused:
+            settings.warn(f"{one.conversation_id} is left out: {one.message}")
+        if background:
+            now = asked
+        else:
+            with _bar(settings) as show:
+                now = await _wait(client, asked, show)
+            await settle(settings, client)
+        previous = await _previous(client, now)
+    if settings.json:
+        print_json(now)
+    elif background:
+        settings.say(f"{now.id}: {len(now.conversations)} to do. `omi-edge reprocess --list` says how far it is.")
+    else:
+        _tell(settings, now, previous)
+    failed = [one for one in now.conversations if one.state == "failed"]
+    if failed:
+        causes = ", ".join(sorted({one.cause or "unknown cause" for one in failed}))
+        raise EngineError(
+            f"{len(failed)} of {len(now.conversations)} could not be transcribed anew ({causes}); their transcripts "
+            f"are as they were. `omi-edge reprocess {failed[0].conversation_id}` tries the first again."
+        )
+
+
+async def _wait(
+    client: ApiClient, now: wire.Reprocessing, show: Callable[[wire.Reprocessing], None]
+) -> wire.Reprocessing:
+    clock = SystemClock()
+    while now.state in ("queued", "running"):
+        show(now)
+        await clock.sleep(LOOK_SECONDS)
+        now = await client.request("GET", f"/v1/reprocess/{now.id}", returns=wire.Reprocessing)
+    return now
+
+
+@contextlib.contextmanager
+def _bar(settings: Settings) -> Iterator[Callable[[wire.Reprocessing], None]]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    if not wants_progress(settings):
+        yield lambda _: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("transcribing anew", total=None)
+
+        def show(now: wire.Reprocessing) -> None:
+            ended = sum(one.state not in ("queued", "running") for one in now.conversations)
+            text = f"transcribing anew, {ended} of {len(now.conversations)} conversations"
+            progress.update(task, description=text, completed=now.done, total=now.total)
+
+        yield show
+
+
+async def _previous(client: ApiClient, now: wire.Reprocessing) -> str | None:
+    """Return the version that the new one is to be compared with, where there is one new one."""
+    if len(now.conversations) != 1 or now.state != "done":
+        return None
+    path = f"/v1/conversations/{now.conversations[0].conversation_id}/versions"
+    found = await client.request("GET", path, returns=wire.Versions)
+    return next((one.id for one in found.versions if one.active), None) if now.keep else found.previous
+
+
+def _tell(settings: Settings, now: wire.Reprocessing, previous: str | None) -> None:
+    for one in now.conversations:
+        if one.state == "done":
+            shown = "kept beside the one that is shown" if now.keep else "shown from now on"
+            settings.say(f"{one.conversation_id}: {one.version_id}, {shown}.")
+        else:
+            settings.say(f"{one.conversation_id}: {one.state}.")
+    if previous is not None:
+        one = now.conversations[0]
+        settings.say(
+            f"`omi-edge versions diff {one.conversation_id} {previous} {one.version_id}` shows what is different."
+        )
+
+
+async def _list(settings: Settings) -> None:
+    async with api(settings) as client:
+        page = await client.request("GET", "/v1/reprocess", returns=wire.Page[wire.Reprocessing])
+    if settings.json:
+        return print_json(page)
+    rows = [
+        [
+            one.id,
+            moment(one.created, settings.zone),
+            one.engine,
+            plain(one.state),
+            f"{sum(item.state == 'done' for item in one.conversations)} of {len(one.conversations)}",
+            f"{one.done} of {one.total}",
+        ]
+        for one in page.items
+    ]
+    return print_table(
+        ["id", "asked for", "recogniser", "state", "conversations", "segments"], rows,
+        nothing="Nothing was transcribed anew yet.",
+    )  # fmt: skip
+
+
+async def _cancel(settings: Settings, batch_id: str) -> None:
+    async with api(settings) as client:
+        now = await client.request("DELETE", f"/v1/reprocess/{batch_id}", returns=wire.Reprocessing)
+    if settings.json:
+        return print_json(now)
+    count = sum(one.state == "cancelled" for one in now.conversations)
+    return settings.say(f"{batch_id}: {count} of {len(now.conversations)} called off; what was finished stays.")
