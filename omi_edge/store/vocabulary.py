@@ -11,6 +11,8 @@ from omi_edge.wording import Piece, plain_word
 MOST = 1000
 """Words that are kept. A recogniser's prompt holds fewer; it takes those that were added last."""
 LONGEST = 100
+NEWEST = 10_000
+"""Corrections that are looked through for what is made often."""
 TWICE = 2
 """A correction made so often is offered."""
 
@@ -68,7 +70,12 @@ def suggestions(conn: Connection) -> list[Suggestion]:
     """
     known = {plain_word(row.text) for row in listed(conn)}
     counted: dict[tuple[str, str], list[str]] = {}
-    for (data,) in conn.execute("SELECT pieces FROM corrections WHERE undone_us IS NULL ORDER BY n DESC LIMIT 10000"):
+    rows = conn.execute(
+        "SELECT pieces FROM corrections WHERE n > (SELECT coalesce(max(n), 0) FROM corrections) - ?"
+        " AND undone_us IS NULL ORDER BY n DESC",
+        (NEWEST,),
+    )
+    for (data,) in rows:
         for piece in msgspec.msgpack.decode(data, type=list[Piece]):
             before, after = (" ".join(word.text for word in side) for side in (piece.before, piece.after))
             if before and after and plain_word(before) != plain_word(after) and plain_word(after) not in known:
