@@ -24,6 +24,9 @@ _SELECT = (
     " WHERE p.correction_n = k.n AND v.id = c.version_id), k.n"
     " FROM corrections k JOIN conversations c ON c.n = k.conversation_n"
 )
+MOST_WORDS = 500
+"""Words that are put right at once, and half of what may stand in their place: longer texts take long to compare, and
+other writers wait meanwhile. A segment is at most 30 s, so an utterance never has so many."""
 LIMIT = 10_000
 """Corrections of one conversation that are listed."""
 
@@ -80,6 +83,8 @@ def planned(conn: Connection, conversation_id: str, target: Target, text: str) -
     """Return which utterances of the active version would change, each before and after. Raises BadInput, NotFound."""
     chosen = _chosen(conn, conversation_id, target)
     texts = text.split()
+    if sum(last - first for _, first, last in chosen) > MOST_WORDS or len(texts) > 2 * MOST_WORDS:
+        raise BadInput(f"at most {MOST_WORDS} words are put right at once; take a shorter stretch.", "text")
     if any(last > first for _, first, last in chosen):
         lines = reword([one.words[first:last] for one, first, last in chosen], texts)
     else:  # nothing was understood there: what is typed takes the whole of the first
@@ -124,7 +129,7 @@ def undo(conn: Connection, correction_id: str, *, actor: str, now_us: int) -> Ch
         before = transcripts.utterances(conn, row.conversation_id)
         after = list(before)
         if not all(place(after, part.turned()) for part in reversed(_pieces(conn, correction_id))):
-            raise BadInput(f"{_later(conn, row)} changed the same words after it; undo that one first.")
+            raise BadInput(_in_the_way(conn, row))
         stored = [new for old, new in zip(before, after, strict=True) if new != old]
     conn.execute("UPDATE corrections SET undone_us = ?, undone_by = ? WHERE id = ?", (now_us, actor, correction_id))
     return _stored(conn, correction_id, row.conversation_id, stored)
@@ -284,11 +289,13 @@ def _pieces(conn: Connection, correction_id: str) -> list[Piece]:
     return msgspec.msgpack.decode(row[0], type=list[Piece])
 
 
-def _later(conn: Connection, row: CorrectionRow) -> str:
-    """Name the newest correction of the conversation after this one: what must be undone before it, at the latest."""
+def _in_the_way(conn: Connection, row: CorrectionRow) -> str:
+    """Say why the words of a correction are not there any more: most likely the newest one after it changed them."""
     after = [one for one in listed(conn, row.conversation_id) if one.created_us >= row.created_us and one.id != row.id]
     shown = [one.id for one in after if one.state == "shown"]
-    return f"a later correction ({shown[-1]})" if shown else "something"
+    if shown:
+        return f"a later correction ({shown[-1]}) changed the same words after it; undo that one first."
+    return "the words that it put there are not in the version that is shown; correct what stands there instead."
 
 
 def _row(row: tuple[object, ...]) -> CorrectionRow:

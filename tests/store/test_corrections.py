@@ -167,6 +167,7 @@ async def test_a_version_shown_again_is_without_corrections_and_so_is_what_follo
         (Target("utt_0_1", "utt_0_2", word=1), "x", "one utterance"),
         (Target("utt_0_0"), f"  {SENTENCES[0]} ", "says already"),
         (Target(from_us=0, to_us=1), "x", "nothing was said"),
+        (Target("utt_0_0"), "x " * 1001, "shorter stretch"),
         (Target(), "x", "an utterance, or from when"),
     ],
 )
