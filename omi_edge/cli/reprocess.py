@@ -34,7 +34,7 @@ from omi_edge.web.client import ApiClient
 @click.option("--from", "from_", metavar="TIME", help="Conversations that began at TIME or later.")
 @click.option("--to", metavar="TIME", help="Conversations that began before TIME.")
 @click.option("--all", "everything", is_flag=True, help="Every conversation.")
-@click.option("--model", metavar="NAME", help="With this recogniser; without it the one of listen.recognizer.")
+@click.option("--model", metavar="NAME", help="With this recogniser or model; else the configured one.")
 @click.option("--keep", is_flag=True, help="Keep the new versions beside the others; show none of them.")
 @click.option("--background", is_flag=True, help="Do not wait; a running daemon works on.")
 @click.option("--list", "list_", is_flag=True, help="List the newest ones and how far they are.")

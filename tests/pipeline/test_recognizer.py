@@ -13,7 +13,7 @@ from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, EngineConfig, ListenConfig, ModelsConfig, WebConfig
 from omi_edge.daemon import Daemon
 from omi_edge.engine import EngineSpec, HeardWord, Recognition, Rejected
-from omi_edge.errors import ConfigError, EnginePermanent, EngineTransient
+from omi_edge.errors import BadInput, ConfigError, EnginePermanent, EngineTransient, ModelMissing
 from omi_edge.models.shelf import Shelf
 from omi_edge.pipeline import engines
 from omi_edge.pipeline.engines import ChosenEngines
@@ -57,7 +57,9 @@ class Whisper(BuiltIn):
 
     def finish(self) -> Recognition:
         """See Recognizer."""
-        return Recognition((), f"whisper partials={self._options['partials']}", rejected=(Rejected(0, 9, "too-fast"),))
+        return Recognition(
+            (), f"whisper partials={self._options.get('partials')}", rejected=(Rejected(0, 9, "too-fast"),)
+        )
 
 
 @pytest.fixture
@@ -99,6 +101,21 @@ async def test_the_real_whisper_runs_in_an_engine_process(
     assert heard.engine.startswith("faster-whisper ")
     assert heard.engine.endswith(f"{NAME} int8")
     assert {tier.engine for tier in found.tiers.values()} == {NAME, "builtin"}
+
+
+@pytest.mark.usefixtures("stand_ins")
+async def test_another_recogniser_or_model_can_be_named(
+    clock: DrivenClock, shelf: Shelf, closing: list[ChosenEngines]
+) -> None:
+    closing.append(ChosenEngines(Config(), clock, shelf.folder))
+    (found,) = closing
+    assert (await found.recognize_with("pocketsphinx", SECOND)).engine == "built-in 1"
+    assert (await found.recognize_with(NAME, SECOND)).engine == "whisper partials=None"
+    with pytest.raises(BadInput, match=f"did you mean {NAME}"):
+        found.check_recognizer(NAME[:-1])
+    other = next(m.name for m in shelf.manifest.model if m.kind == "asr" and m.name != NAME)
+    with pytest.raises(ModelMissing, match=f"omi-edge models pull {other}"):
+        found.check_recognizer(other)
 
 
 @pytest.mark.usefixtures("stand_ins")
