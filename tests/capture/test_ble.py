@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -339,20 +339,24 @@ async def test_a_pendant_that_the_stack_forgets_is_not_connected(link: BleLink, 
 async def test_a_service_that_hangs_costs_one_time_limit_a_call(
     radio: BleRadio, link: BleLink, machine: BluezAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ble, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(ble, "CALL_SECONDS", 0.3)
-    monkeypatch.setattr(ble, "limited", lambda clock, what, seconds=0.3: bleerrors.limited(clock, what, seconds))
+    @contextlib.contextmanager
+    def hanging() -> Iterator[None]:
+        """It hangs, and limits of machine time are short; only then, for this machine may be busy."""
+        with monkeypatch.context() as patch:
+            patch.setattr(ble, "CONNECT_SECONDS", 0.3)
+            patch.setattr(ble, "CALL_SECONDS", 0.3)
+            patch.setattr(ble, "limited", lambda clock, what, seconds=0.3: bleerrors.limited(clock, what, seconds))
+            machine.hang()
+            yield
+            machine.hang(False)
+
     await link.connect()
-    machine.hang()
-    with pytest.raises(LinkLost, match="too long"):
+    with hanging(), pytest.raises(LinkLost, match="too long"):
         await link.read(gatt.AUDIO_CODEC)
-    machine.hang(False)
     assert await link.read(gatt.AUDIO_CODEC) == b"\x15"
     await link.close()
-    machine.hang()
-    with pytest.raises(LinkLost, match="too long"):
+    with hanging(), pytest.raises(LinkLost, match="too long"):
         await link.connect()
-    machine.hang(False)
     await link.connect()
     assert await link.read(gatt.AUDIO_CODEC) == b"\x15"
 
