@@ -10,6 +10,7 @@ from itertools import pairwise
 import msgspec
 
 from omi_edge.capture.blocks import unpack
+from omi_edge.capture.stored import GATHER_RECORDS
 from omi_edge.clock import DrivenClock
 from omi_edge.daemon import Daemon
 from omi_edge.domain import AudioChunk, LedgerState, Withholding
@@ -18,7 +19,7 @@ from omi_edge.store.connection import Connection
 from omi_edge.store.ledger import Moment, Span
 from omi_edge.store.offline import LossRow, RunRow, RunState
 from omi_edge.virtual.faults import Fate, Truth
-from omi_edge.virtual.holdings import StoredFate
+from omi_edge.virtual.holdings import Block, StoredFate
 from omi_edge.virtual.pendant import Pendant
 
 EVER_US = 1 << 62
@@ -77,9 +78,13 @@ class Diary:
                 self.twice.add(packet)
             self.said[packet] = start_us + index * frame_us
 
+    def walk_at(self, boot_us: int) -> Walk | None:
+        """Return the walk on which that was."""
+        return next((walk for walk in self.walks if walk.start_us <= boot_us < (walk.end_us or EVER_US)), None)
+
     def at(self, boot_us: int) -> str:
         """Say on which walk that was."""
-        walk = next((walk for walk in self.walks if walk.start_us <= boot_us < (walk.end_us or EVER_US)), None)
+        walk = self.walk_at(boot_us)
         if walk is None:
             return "at home"
         return f"walk {walk.number} ({', '.join(walk.acts) or 'nothing else'})"
@@ -124,9 +129,10 @@ async def compare(daemon: Daemon, clock: DrivenClock, diary: Diary) -> list[str]
 
     found = await daemon.db.read(work)
     wrong = [f"{diary.at(walk.start_us)}: {line}" for walk in diary.walks for line in walk.wrong]
-    wrong += _frames(diary, found)
-    wrong += _losses(diary, found)
-    wrong += _ledger(diary, found, now.boot_us)
+    died = _died(diary, found)
+    wrong += _frames(diary, found, died)
+    wrong += _losses(diary, found, died)
+    wrong += _ledger(diary, found, now.boot_us, died)
     print(
         f"  {len(diary.said)} frames were said, {len(found.chunks)} chunks, {len(found.runs)} runs "
         f"({dict(Counter(run.state.value for run in found.runs))}), {len(found.losses)} losses, "
@@ -135,7 +141,29 @@ async def compare(daemon: Daemon, clock: DrivenClock, diary: Diary) -> list[str]
     return wrong
 
 
-def _frames(diary: Diary, found: Found) -> list[str]:
+def _died(diary: Diary, found: Found) -> list[Block]:
+    """Return the blocks that a pendant freed by itself while the daemon that received them died: nobody has them.
+
+    They were not durable yet. At most what a client gathers before it writes, for each crash; others are not returned.
+    """
+    here = {packet for chunk in found.chunks for packet in chunk.packets} | {
+        frame for raw in found.waiting for frame in unpack(raw[-440:])[0]
+    }
+    died: dict[int, list[Block]] = {}
+    for block in diary.pendant.storage.blocks:
+        walk = diary.walk_at(block.spans[0][0]) if block.spans else None
+        crashed = walk is not None and "daemon crash in the drain" in walk.acts
+        if (
+            walk is not None
+            and crashed
+            and block.fate is StoredFate.SELF_FREED
+            and here.isdisjoint(unpack(block.raw)[0])
+        ):
+            died.setdefault(walk.number, []).append(block)
+    return [block for blocks in died.values() if len(blocks) <= GATHER_RECORDS for block in blocks]
+
+
+def _frames(diary: Diary, found: Found, died: Sequence[Block]) -> list[str]:
     """Everything that was said and can be here is here once, in its place; nothing else is."""
     problems: dict[str, list[int]] = {}
 
@@ -149,6 +177,7 @@ def _frames(diary: Diary, found: Found) -> list[str]:
             if packet:
                 places.setdefault(packet, []).append(chunk.start_us + index * frame_us)
     invented = sum(len(at) for packet, at in places.items() if packet not in diary.said)
+    lost_with_it = {frame for block in died for frame in unpack(block.raw)[0]}
     stored = {
         frame: (block.fate, span[0])
         for block in diary.pendant.storage.blocks
@@ -184,7 +213,7 @@ def _frames(diary: Diary, found: Found) -> list[str]:
             problem(f"withheld, and there ({fate})", boot_us)
         if at and packet in waiting and packet not in heard_too:
             problem(f"there, and waits ({fate})", boot_us)
-        must = fate in HOME or fate is Fate.DELIVERED
+        must = (fate in HOME and packet not in lost_with_it) or fate is Fate.DELIVERED
         crashed = fate is Fate.DELIVERED and any(0 <= crash - boot_us <= CRASH_US for crash in diary.crashes)
         if must and not at and not near_withheld and not crashed and packet not in waiting:
             problem(f"missing ({fate})", boot_us)
@@ -203,14 +232,14 @@ def _frames(diary: Diary, found: Found) -> list[str]:
     return lines
 
 
-def _losses(diary: Diary, found: Found) -> list[str]:
+def _losses(diary: Diary, found: Found, died: Sequence[Block]) -> list[str]:
     """What the device freed by itself or overwrote is named, records exactly."""
-    gone = sum(block.fate in GONE for block in diary.pendant.storage.blocks)
+    gone = sum(block.fate in GONE for block in diary.pendant.storage.blocks) + len(died)
     named = sum(loss.records for loss in found.losses)
     return [] if gone == named else [f"{named} records are named as lost, {gone} are"]
 
 
-def _ledger(diary: Diary, found: Found, now_us: int) -> list[str]:
+def _ledger(diary: Diary, found: Found, now_us: int, died: Sequence[Block]) -> list[str]:
     """It sums to the elapsed time, and each state to what happened."""
     spans = found.spans
     wrong = []
@@ -221,10 +250,11 @@ def _ledger(diary: Diary, found: Found, now_us: int) -> list[str]:
         wrong.append("the ledger has a hole or overlaps")
     truth = diary.pendant.record
     withheld = _union((start, end) for start, end, _ in diary.withheld)
+    dead = {id(block) for block in died}
     home = [
         span
         for block in diary.pendant.storage.blocks
-        if block.fate in HOME
+        if block.fate in HOME and id(block) not in dead
         for span in block.spans
     ]  # fmt: skip
     stored = _union(home)
@@ -247,6 +277,7 @@ def _ledger(diary: Diary, found: Found, now_us: int) -> list[str]:
     lost = _length(_of(spans, LedgerState.LOST))
     true_lost = _length(_union((t.start_us, t.end_us) for t in truth if t.fate in (Fate.LOST, Fate.DROPPED)))
     true_lost += sum(end - start for b in diary.pendant.storage.blocks if b.fate in GONE for start, end in b.spans)
+    true_lost += sum(end - start for block in died for start, end in block.spans)
     if abs(lost - true_lost) > 1.5 * SECOND_US * (1 + len(found.losses)):
         wrong.append(f"lost: {lost / 1e6:.1f} s are noted, {true_lost / 1e6:.1f} s were")
     return wrong
