@@ -95,6 +95,12 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
         return
     if any(one is not None and one.state is RunState.PLACED for one in (before, later)):
         return  # it may be moved yet, to fit what lies around it
+    head = _head_inside(conn, source_id, loss, reading)
+    if head is not None:  # recorded before and after a visit
+        for part in offline.split_loss(conn, loss, head):
+            date(conn, source_id, part, fetching=fetching)
+        return
+    floor_us, ceiling_us = _visits_around(conn, source_id, loss, reading)
     per_record_us = [
         one.frames * reading.codec.frame_us / ((one.last_seq - one.first_seq) // reading.step + 1)
         for one in (before, later)
@@ -104,20 +110,20 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
         offline.settle_loss(conn, loss.n, None, None)
         return
     length_us = round(loss.records * sum(per_record_us) / len(per_record_us))
-    low_us = None if before is None else end_us(before, offline.get_reading(conn, before.reading_n))
-    high_us = reading.connected_us if later is None else later.start_us
-    if low_us is not None and high_us is not None and 0 <= high_us - low_us <= length_us * 11 // 10 + SECOND_US // 2:
+    low_us = None if before is None else end_at(conn, before, reading)
+    after_us = None if later is None or later.start_us is None else _at_reading(conn, later, later.start_us, reading)
+    high_us = min(reading.connected_us if after_us is None else after_us, ceiling_us)
+    if low_us is not None and 0 <= high_us - low_us <= length_us * 11 // 10 + SECOND_US // 2:
         start_us, finish_us = low_us, high_us
-    elif later is not None and later.start_us is not None:
-        start_us, finish_us = later.start_us - length_us, later.start_us
+    elif after_us is not None:
+        start_us, finish_us = high_us - length_us, high_us
     else:
         assert low_us is not None
-        start_us, finish_us = low_us, low_us + length_us
+        finish_us = min(low_us + length_us, high_us)
+        start_us = finish_us - length_us
     # blocks of silence hold more than others, so what they last is an estimate; they are of no time that was fetched
-    first = (offline.readings(conn, source_id, reading.n) or [reading])[0]
-    bound_us = first.away_us if before is None else low_us
-    if bound_us is not None:
-        start_us = max(start_us, min(bound_us, finish_us))
+    bounds = [bound for bound in (floor_us, low_us) if bound is not None and bound < finish_us]
+    start_us = max([start_us, *bounds])
     offline.settle_loss(conn, loss.n, start_us, finish_us)
     if finish_us <= start_us:
         return
@@ -126,6 +132,44 @@ def date(conn: Connection, source_id: str, loss: LossRow, *, fetching: bool) -> 
     ledger.write(conn, source_id, span)
     gaps.fill(conn, source_id, start_us, finish_us)
     gaps.put(conn, Gap(source_id, start_us, finish_us, (Cause.LOST,), frames))
+
+
+def _head_inside(conn: Connection, source_id: str, loss: LossRow, reading: ReadingRow) -> int | None:
+    """Return where a ring ended at a visit between the first and the last of lost records; None when it never did."""
+    whole = reading.step == 1 and loss.records == loss.last - loss.first + 1
+    heads = [
+        one.head_position
+        for one in offline.readings(conn, source_id, reading.n)
+        if one.head_store == loss.store and one.head_position is not None
+    ]
+    return next((head for head in heads if whole and loss.first < head <= loss.last), None)
+
+
+def _visits_around(conn: Connection, source_id: str, loss: LossRow, reading: ReadingRow) -> tuple[int | None, int]:
+    """Return the visits between which lost records were recorded: the end of one, and when the next began.
+
+    In UTC as it was at ``reading``. What a store held at a visit was recorded before; the rest of it afterwards.
+    """
+    known = offline.readings(conn, source_id, reading.n) or [reading]
+    index = next(
+        (
+            index
+            for index, one in enumerate(known)
+            if one.head_store == loss.store and one.head_position is not None and loss.first < one.head_position
+        ),
+        len(known) - 1,
+    )
+    one = known[index]
+    shift_us = one.ledger_us - reading.ledger_us
+    # where nobody knows what the visit before left behind, after the last one at which everything was fetched
+    since = one if index == 0 or known[index - 1].head_store is not None else known[0]
+    floor_us = None if since.away_us is None else since.away_us + since.ledger_us - reading.ledger_us
+    return floor_us, one.connected_us + shift_us
+
+
+def _at_reading(conn: Connection, run: RunRow, utc_us: int, reading: ReadingRow) -> int:
+    """Return a time of a run in UTC as it was at ``reading``, which may be another than its own."""
+    return utc_us + offline.get_reading(conn, run.reading_n).ledger_us - reading.ledger_us
 
 
 def _not_here_us(run: RunRow, reading: ReadingRow) -> int:
@@ -140,8 +184,7 @@ def _not_here_us(run: RunRow, reading: ReadingRow) -> int:
 
 def end_at(conn: Connection, run: RunRow, reading: ReadingRow) -> int:
     """Return when a run ends, in UTC as it was at ``reading``, which may be another than its own."""
-    own = offline.get_reading(conn, run.reading_n)
-    return end_us(run, own) + own.ledger_us - reading.ledger_us
+    return _at_reading(conn, run, end_us(run, offline.get_reading(conn, run.reading_n)), reading)
 
 
 def end_us(run: RunRow, reading: ReadingRow) -> int:

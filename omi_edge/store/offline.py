@@ -613,6 +613,21 @@ def beside(conn: Connection, source_id: str, loss: LossRow) -> tuple[RunRow | No
     return (_run(before[0]) if before else None, _run(later[0]) if later else None)
 
 
+def split_loss(conn: Connection, loss: LossRow, at: int) -> tuple[LossRow, LossRow]:
+    """Make a loss two, the second from record ``at`` on: they are of different times. Only for whole records."""
+    conn.execute("UPDATE offline_losses SET last = ?, records = ? WHERE n = ?", (at - 1, at - loss.first, loss.n))
+    inserted = conn.execute(
+        "INSERT INTO offline_losses (source_n, reading_n, store, first, last, records, why)"
+        " SELECT source_n, reading_n, store, ?, ?, ?, why FROM offline_losses WHERE n = ?",
+        (at, loss.last, loss.last - at + 1, loss.n),
+    )
+    rows = conn.execute(
+        f"SELECT {_LOSS} FROM offline_losses WHERE n IN (?, ?) ORDER BY n", (loss.n, inserted.lastrowid)
+    )
+    first, second = [_loss(row) for row in rows]
+    return first, second
+
+
 def settle_loss(conn: Connection, loss_n: int, start_us: int | None, end_us: int | None) -> None:
     """Note when lost records were recorded, as far as anything tells."""
     conn.execute(

@@ -267,6 +267,7 @@ def use_offline(do: Exercise) -> None:
     do(offline.losses, source_id)
     for loss in do(offline.open_losses, source_id):
         do(offline.beside, source_id, loss)
+        do(offline.split_loss, loss, loss.last)
         do(offline.settle_loss, loss.n, START_US, START_US + 5)
 
 
@@ -317,6 +318,7 @@ def use_capture(do: Exercise) -> None:
     do(senders.redirect, other, sent)
     do(senders.expected, sent)
     do(senders.refuse, sent, START_US)
+    do(senders.is_refused, sent)
     do(senders.allow, sent)
     do(sources.unfinished)
     do(audio.put, chunk(SOURCES[0], START_US + 10**10, ChunkKind.SILENCE))
