@@ -80,7 +80,10 @@ class Diary:
 
     def walk_at(self, boot_us: int) -> Walk | None:
         """Return the walk on which that was."""
-        return next((walk for walk in self.walks if walk.start_us <= boot_us < (walk.end_us or EVER_US)), None)
+        index = bisect_right(self.walks, boot_us, key=lambda walk: walk.start_us) - 1
+        if index < 0 or boot_us >= (self.walks[index].end_us or EVER_US):
+            return None
+        return self.walks[index]
 
     def at(self, boot_us: int) -> str:
         """Say on which walk that was."""
@@ -196,13 +199,19 @@ def _frames(diary: Diary, found: Found, died: Sequence[Block]) -> list[str]:
     }
     live = _Fates(diary.pendant.record)
     guessed = {run.n for run in found.runs if run.guessed and run.state is RunState.HEARD}
+    unsure_us = {
+        walk.number: 2 * max((run.uncertainty_us for run in _runs_of(walk, found) if not run.guessed), default=0)
+        for walk in diary.walks
+    }  # it may lie that much to one side, and what lies that near is left out
     for packet, boot_us in diary.said.items():
         if packet in diary.twice:
             continue
+        walk = diary.walk_at(boot_us)
+        margin_us = MARGIN_US + (0 if walk is None else unsure_us[walk.number])
         at = places.get(packet, [])
         in_withheld = any(start <= boot_us and boot_us + frame_us <= end for start, end, _ in diary.withheld)
         near_withheld = any(
-            start - MARGIN_US <= moment <= end + MARGIN_US
+            start - margin_us <= moment <= end + margin_us
             for moment in (boot_us, straddling.get(packet, boot_us), waited.get(packet, boot_us))
             for start, end, _ in diary.withheld
         )
@@ -283,6 +292,10 @@ def _ledger(diary: Diary, found: Found, now_us: int, died: Sequence[Block]) -> l
     return wrong
 
 
+def _runs_of(walk: Walk, found: Found) -> list[RunRow]:
+    return [run for run in found.runs if walk.start_us <= found.read_boot_us[run.reading_n] < walk.end_us]
+
+
 def _recovered(diary: Diary, found: Found, true: list[tuple[int, int]]) -> list[str]:
     """What came home covers what was stored, walk by walk, as exactly as the times of its runs were known.
 
@@ -291,7 +304,7 @@ def _recovered(diary: Diary, found: Found, true: list[tuple[int, int]]) -> list[
     wrong = []
     here = _of(found.spans, LedgerState.RECOVERED)
     for walk in diary.walks:
-        runs = [run for run in found.runs if walk.start_us <= found.read_boot_us[run.reading_n] < walk.end_us]
+        runs = _runs_of(walk, found)
         if any(run.state is RunState.HELD for run in runs):
             continue
         noted, stored = _inside(here, walk.start_us, walk.end_us), _inside(true, walk.start_us, walk.end_us)

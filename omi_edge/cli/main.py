@@ -40,11 +40,23 @@ VERBS = {
     "search": ("omi_edge.cli.data:search", "Find what was said, with the second of audio that proves it."),
     "memories": ("omi_edge.cli.data:memories", "List what is remembered."),
     "tasks": ("omi_edge.cli.tasks:tasks", "List, add, finish and delete tasks."),
-    "correct": ("omi_edge.cli.transcripts:correct", "Put right what was understood wrongly."),
-    "corrections": ("omi_edge.cli.transcripts:corrections", "Show what was put right, and take it back."),
-    "versions": ("omi_edge.cli.transcripts:versions", "List, compare and choose versions of a transcript."),
-    "reprocess": ("omi_edge.cli.reprocess:reprocess", "Transcribe conversations anew."),
-    "vocabulary": ("omi_edge.cli.vocabulary:vocabulary", "List, add and remove words that recognisers should expect."),
+    "correct": ("omi_edge.cli.transcripts:correct", "Put TEXT in the place of what was understood."),
+    "corrections": (
+        "omi_edge.cli.transcripts:corrections",
+        "Show what was put right in a conversation, and take it back.",
+    ),
+    "versions": (
+        "omi_edge.cli.transcripts:versions",
+        "List, show, compare and choose the versions of a conversation's transcript.",
+    ),
+    "reprocess": (
+        "omi_edge.cli.reprocess:reprocess",
+        "Transcribe a conversation, those of a time, or all of them anew.",
+    ),
+    "vocabulary": (
+        "omi_edge.cli.vocabulary:vocabulary",
+        "List words and names that recognisers should expect; add and remove them.",
+    ),
     "close": ("omi_edge.cli.data:close", "End a conversation by hand."),
     "export": ("omi_edge.cli.data:export", "Write everything as one JSON document."),
     "devices": ("omi_edge.cli.devices:devices", "Find, pair, show and set pendants."),

@@ -20,11 +20,13 @@ from omi_edge.web.table import ROUTES
 from tests.helpers import START_US
 from tests.web.conftest import ADDRESS, CONVERSATION, Site
 
+NEEDED = {"/v1/search": {"q": "apples"}, "/v1/corrections": {"conversation": CONVERSATION}}
+"""What a route cannot be asked without."""
 CONTENT = ("Apples", "apples", "dentist", "Omi", "OggS")
 
 
 def _path(route: Route) -> str:
-    path = route.path.replace("{run}", "run_0")
+    path = route.path.replace("{run}", "run_0").replace("{version}", "ver_1")
     return path.replace("{id}", ADDRESS if route.path.startswith("/v1/devices/") else CONVERSATION)
 
 
@@ -204,7 +206,8 @@ async def test_an_unknown_id_is_not_found_and_audited(site: Site) -> None:
     for route in ROUTES:
         if "{id}" not in route.path or route.body is not None:
             continue
-        async with site.tcp.request(route.method, route.path.replace("{id}", "con_0"), headers=site.bearer) as response:
+        path = _path(route).replace(CONVERSATION, "con_0").replace(ADDRESS, "con_0")
+        async with site.tcp.request(route.method, path, headers=site.bearer) as response:
             assert (await _problem(response)).status == 404, route.path
         assert (await site.rows())[-1] == ("client:laptop", route.act, "not-found")
 
@@ -250,11 +253,11 @@ async def test_without_an_audit_row_nothing_leaves(
         if route.access is not Access.CONTENT or route.method != "GET" or route.upgrade:
             continue
         site.controls.begun[CONVERSATION] = ("Omi", 0, True, None)
-        params = {"q": "apples"} if route.path == "/v1/search" else {}
+        params = NEEDED.get(route.path, {})
         async with site.tcp.get(_path(route), params=params, headers=site.bearer) as response:
             text = await response.text()
             if response.status == 404:
-                assert route.path in ("/v1/tasks/{id}", "/v1/memories/{id}")
+                assert route.path in ("/v1/tasks/{id}", "/v1/memories/{id}", "/v1/reprocess/{id}")
                 continue
             assert response.status == 503, route.path
             assert msgspec.json.decode(text, type=wire.Problem).type.endswith(":audit-unavailable")
