@@ -94,7 +94,7 @@ class RecognizerChoice:
         shelf = self._shelf or Shelf(self._models)
         if model not in _for_speech(shelf.manifest):
             near = difflib.get_close_matches(name, [*known, *_for_speech(shelf.manifest)], 1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}, or a model of `models list`."
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}, or a model."
             raise BadInput(f"there is no recogniser or model {name[:80]!r}; {hint}", "engine")
         if not shelf.installed(model):
             raise ModelMissing(f"the model {model} is not here; fetch it with: omi-edge models pull {model}")
