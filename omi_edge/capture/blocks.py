@@ -29,7 +29,7 @@ class Mark(msgspec.Struct, frozen=True):
 
     frame: int
     seconds: int
-    """Since 1970 UTC, as the pendant had it."""
+    """Since 1970 UTC, as the pendant had it; 0 where that is no time."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -74,8 +74,10 @@ def unpack(block: bytes) -> tuple[tuple[bytes, ...], tuple[Mark, ...]]:
         length = block[at]
         if length == 0:
             at += 1
-        elif length == _MARK and (seconds := _marked(block, at)) is not None:
-            marks.append(Mark(len(frames), seconds))
+        elif length == _MARK:
+            if at + 5 > len(block) or (at == _TRAILER_AT and block.startswith(_TRAILER, at)):
+                break
+            marks.append(Mark(len(frames), _marked(block, at)))
             at += 5
         elif at + 1 + length >= BLOCK_BYTES or at + 1 + length > len(block):
             break
@@ -102,11 +104,7 @@ def record_of_file(store: int, offset: int, raw: bytes, began: int | None = None
     return Record(store, offset, frames, raw, marks=marks)
 
 
-def _marked(block: bytes, at: int) -> int | None:
-    """Return the time behind a marker of firmware 3.0.16: little-endian, unlike all else of the storage."""
-    if at == _TRAILER_AT and block.startswith(_TRAILER, at):
-        return None
-    if at + 5 > len(block):
-        return None
+def _marked(block: bytes, at: int) -> int:
+    """Return the time behind a marker of firmware 3.0.16: little-endian, unlike all else of the storage; 0 for none."""
     seconds = int.from_bytes(block[at + 1 : at + 5], "little")
-    return seconds if MIN_EPOCH <= seconds < _UPTIME_BIT else None
+    return seconds if MIN_EPOCH <= seconds < _UPTIME_BIT else 0

@@ -192,6 +192,8 @@ class _Builder:
     def _begin_at(self, mark: Mark, offset_us: int) -> None:
         self._break()
         self._uptime = False
+        if not mark.seconds:
+            return
         start_us = mark.seconds * SECOND_US - offset_us
         if self._until_us is not None and start_us > self._until_us >= mark.seconds * SECOND_US:
             start_us = mark.seconds * SECOND_US  # begun before the clock fell back: it was right then

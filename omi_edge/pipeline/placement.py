@@ -135,7 +135,7 @@ def _reading_of(record: Record, previous: int | None, readings: Sequence[Reading
 def _seconds(record: Record) -> int | None:
     if record.stamp is not None:
         return record.stamp
-    return record.marks[0].seconds if record.marks else None
+    return next((mark.seconds for mark in record.marks if mark.seconds), None)
 
 
 def _shared_out(records: Sequence[Record], runs: Sequence[placing.Run]) -> tuple[list[NewRun], list[tuple[int, int]]]:

@@ -70,6 +70,12 @@ def test_a_marker_of_3_0_16_is_a_time() -> None:
     assert unpack(block) == ((b"ab", b"cd"), (Mark(1, EPOCH),))
 
 
+@given(st.one_of(st.integers(0, 1_600_000_000), st.integers(1 << 31, (1 << 32) - 1)))
+def test_a_marker_of_a_clock_that_was_never_set_is_no_frame(seconds: int) -> None:
+    block = b"\x02ab\xff" + seconds.to_bytes(4, "little") + b"\x02cd" + bytes(429)
+    assert unpack(block) == ((b"ab", b"cd"), (Mark(1, 0),))
+
+
 def test_the_trailer_of_a_draft_ends_a_block() -> None:
     block = b"\x02ab" + bytes(405) + b"\xffCQ01" + b"\x01" * 27
     assert len(block) == 440 and unpack(block) == ((b"ab",), ())

@@ -157,3 +157,9 @@ def test_what_was_stored_after_what_is_known_did_not_begin_before_it() -> None:
     assert run.start_us is not None  # nothing contradicts its clock
     (run,) = place(marked, None, FRAME_US, known_us=START_US)
     assert run.start_us is None and anchor([run], START_US + 8_000_000)[0].end_us == START_US + 8_000_000
+
+
+def test_what_a_clock_that_was_never_set_marks_has_no_time() -> None:
+    first, second = place([Record(2, 0, FRAMES * 2, bytes(440), marks=(Mark(0, EPOCH), Mark(5, 0)))], 0, FRAME_US)
+    assert first.start_us is not None and len(first.frames) == 5
+    assert second.start_us is None and len(second.frames) == 5
