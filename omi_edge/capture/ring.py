@@ -60,6 +60,8 @@ class _Fetch:
         """Records that are missing of a transfer that failed its check; it began where the cursor stands."""
         self._entry = tally.cursor
         """Where to go back to when the transfer fails its check."""
+        self._aside: list[tuple[int, bytes]] = []
+        """What came instead of what was kept, until it comes again; the pendant may free it as it sends."""
 
     async def once(self) -> bool:
         """Do one read and free it on the pendant; False when there is nothing to read."""
@@ -107,6 +109,8 @@ class _Fetch:
 
     async def _settle(self, info: ringwire.Info) -> None:
         """Hold the cursor against the ring: another ring, or records that are gone."""
+        if self._aside:
+            await self._take_aside(info)
         tally, cursor = self._tally, self._tally.cursor
         strange = cursor.identity is not None and info.ring_id is not None and cursor.identity != info.ring_id
         # more than one read before the cursor is never left unfreed, so such a ring is another one
@@ -128,6 +132,15 @@ class _Fetch:
             tally.cursor, identity=identity, end=info.write_seq, dropped=info.dropped
         )
         tally.left((info.write_seq - tally.cursor.position) * RECORD_BYTES)
+
+    async def _take_aside(self, info: ringwire.Info) -> None:
+        """Keep what came in the place of other records, when it does not come again, as what it is: another ring's."""
+        aside, self._aside = self._aside, []
+        if info.read_seq <= aside[0][0]:
+            return
+        self._begin_ring(info.ring_id, aside[0][0], info.dropped)
+        batch = [record_of_ring(self._tally.cursor.store, seq, raw) for seq, raw in aside]
+        await self._tally.keep(batch, batch[-1].seq + 1)
 
     async def _count_losses(self, info: ringwire.Info) -> None:
         cursor = self._tally.cursor
@@ -242,6 +255,10 @@ class _Fetch:
 
     async def _keep(self, receipt: _Receipt, *, ended: bool = False) -> None:
         """Make durable what has come; what we have already is compared and left out."""
+        if self._aside:
+            self._aside += receipt.records
+            receipt.records.clear()
+            return
         known = [raw for seq, raw in receipt.records if seq < self._tally.cursor.position]
         if known and not await self._compare(receipt, known, ended=ended):
             return
@@ -273,6 +290,7 @@ class _Fetch:
                 self._same = self._doubtful = True
             elif kept and len(known) < FEW_RECORDS and not self._strange:
                 self._strange = True
+                self._aside = receipt.records[:]
                 receipt.records.clear()
                 raise Stumble("what came is not what was kept")
             else:

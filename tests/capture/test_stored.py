@@ -71,6 +71,21 @@ async def test_a_ring_that_really_is_another_one_leaves_what_was_kept(clock: Dri
     assert owner.raw == had + link.records and {store for store, _ in owner.records} == {1, 2}
 
 
+@pytest.mark.parametrize("frees", [False, True])
+async def test_another_ring_is_kept_whole_after_a_few_records_of_one(clock: DrivenClock, frees: bool) -> None:
+    link, owner = RingLink(clock, RECORDS), Owner()
+    link.cut_after = 6
+    with pytest.raises(LinkLost):
+        await fetch(link, owner, RING)
+    had = owner.raw
+    assert 0 < len(had) < 4
+    link.reconnect()
+    link.records = [record_of(number) for number in range(1000, 1030)]
+    link.frees = frees  # what is asked for again is gone by then
+    await fetch(link, owner, RING)
+    assert owner.raw == had + link.records and not owner.losses
+
+
 async def test_overwritten_records_do_not_hide_that_it_is_the_same_ring(clock: DrivenClock) -> None:
     link, owner = RingLink(clock, RECORDS), Owner()
     await broken_off(link, owner, RING, 20, 60)
