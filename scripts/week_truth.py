@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -168,77 +168,92 @@ def _died(diary: Diary, found: Found) -> list[Block]:
 
 def _frames(diary: Diary, found: Found, died: Sequence[Block]) -> list[str]:
     """Everything that was said and can be here is here once, in its place; nothing else is."""
+    judge = _Judge(diary, found, died)
     problems: dict[str, list[int]] = {}
-
-    def problem(what: str, boot_us: int) -> None:
-        problems.setdefault(f"{diary.at(boot_us)}: {what}", []).append(boot_us)
-
-    frame_us = diary.pendant.profile.codec.frame_us
-    places: dict[bytes, list[int]] = {}
-    for chunk in found.chunks:
-        for index, packet in enumerate(chunk.packets):
-            if packet:
-                places.setdefault(packet, []).append(chunk.start_us + index * frame_us)
-    invented = sum(len(at) for packet, at in places.items() if packet not in diary.said)
-    lost_with_it = {frame for block in died for frame in unpack(block.raw)[0]}
-    stored = {
-        frame: (block.fate, span[0])
-        for block in diary.pendant.storage.blocks
-        for frame, span in zip(unpack(block.raw)[0], block.spans, strict=True)
-    }
-    straddling = _straddling(diary.pendant)
-    waited = _waited(diary.pendant)
-    waiting = {frame for raw in found.waiting for frame in unpack(raw[-440:])[0]}
-    # a record that two runs share waits as long as one of them does
-    heard_too = {
-        frame
-        for raw in found.waiting
-        for frames in [unpack(raw[-440:])[0]]
-        if not all(one in places for one in frames)
-        for frame in frames
-    }
-    live = _Fates(diary.pendant.record)
-    guessed = {run.n for run in found.runs if run.guessed and run.state is RunState.HEARD}
-    unsure_us = {
-        walk.number: 2 * max((run.uncertainty_us for run in _runs_of(walk, found) if not run.guessed), default=0)
-        for walk in diary.walks
-    }  # it may lie that much to one side, and what lies that near is left out
     for packet, boot_us in diary.said.items():
-        if packet in diary.twice:
-            continue
-        walk = diary.walk_at(boot_us)
-        margin_us = MARGIN_US + (0 if walk is None else unsure_us[walk.number])
-        at = places.get(packet, [])
-        in_withheld = any(start <= boot_us and boot_us + frame_us <= end for start, end, _ in diary.withheld)
-        near_withheld = any(
-            start - margin_us <= moment <= end + margin_us
-            for moment in (boot_us, straddling.get(packet, boot_us), waited.get(packet, boot_us))
-            for start, end, _ in diary.withheld
-        )
-        fate = stored[packet][0] if packet in stored else live.at(boot_us)
-        if len(at) > 1:
-            problem(f"there {len(at)} times ({fate})", boot_us)
-        if at and in_withheld:
-            problem(f"withheld, and there ({fate})", boot_us)
-        if at and packet in waiting and packet not in heard_too:
-            problem(f"there, and waits ({fate})", boot_us)
-        must = (fate in HOME and packet not in lost_with_it) or fate is Fate.DELIVERED
-        crashed = fate is Fate.DELIVERED and any(0 <= crash - boot_us <= CRASH_US for crash in diary.crashes)
-        if must and not at and not near_withheld and not crashed and packet not in waiting:
-            problem(f"missing ({fate})", boot_us)
-        if at and not must and fate not in GONE:
-            problem(f"there, though it cannot be ({fate})", boot_us)
-        if at and not guessed and packet not in straddling:
-            back_us = next((walk.end_us for walk in diary.walks if walk.start_us <= boot_us < walk.end_us), boot_us)
-            off_us = min(abs(at[0] - utc_us) for utc_us in diary.utc(boot_us, back_us))
-            if off_us > PLACE_US:
-                problem(f"off by {off_us / 1e6:.0f} s or so ({fate})", boot_us)
+        for what in () if packet in diary.twice else judge.wrong_with(packet, boot_us):
+            problems.setdefault(f"{diary.at(boot_us)}: {what}", []).append(boot_us)
     lines = [
         f"{what}: {len(at)} frames from {(at[0] - diary.began_us) / 1e6:.1f} s on" for what, at in problems.items()
     ]
+    invented = sum(len(at) for packet, at in judge.places.items() if packet not in diary.said)
     if invented:
         lines.append(f"{invented} frames that nobody said")
     return lines
+
+
+class _Judge:
+    """Says what is wrong with a frame, by what the pendant did with it and what the vault has of it."""
+
+    def __init__(self, diary: Diary, found: Found, died: Sequence[Block]) -> None:
+        self._diary = diary
+        self._frame_us = diary.pendant.profile.codec.frame_us
+        self.places: dict[bytes, list[int]] = {}
+        """Where each frame lies in the vault, in UTC."""
+        for chunk in found.chunks:
+            for index, packet in enumerate(chunk.packets):
+                if packet:
+                    self.places.setdefault(packet, []).append(chunk.start_us + index * self._frame_us)
+        self._lost_with_it = {frame for block in died for frame in unpack(block.raw)[0]}
+        self._stored = {
+            frame: block.fate
+            for block in diary.pendant.storage.blocks
+            for frame, _ in zip(unpack(block.raw)[0], block.spans, strict=True)
+        }
+        self._straddling = _straddling(diary.pendant)
+        self._waited = _waited(diary.pendant)
+        records = [unpack(raw[-440:])[0] for raw in found.waiting]
+        self._waiting = {frame for frames in records for frame in frames}
+        # a record that two runs share waits as long as one of them does
+        self._may_be_here = {
+            frame for frames in records if not all(one in self.places for one in frames) for frame in frames
+        }
+        self._live = _Fates(diary.pendant.record)
+        self._guessed = [
+            (run.start_us, run.start_us + run.frames * self._frame_us)
+            for run in found.runs
+            if run.guessed and run.start_us is not None
+        ]
+        # a run may lie that much to one side, and what lies that near to what was withheld is left out
+        self._unsure_us = {
+            walk.number: 2 * max((run.uncertainty_us for run in _runs_of(walk, found) if not run.guessed), default=0)
+            for walk in diary.walks
+        }
+
+    def wrong_with(self, packet: bytes, boot_us: int) -> Iterator[str]:
+        """Yield what is wrong with a frame that was said at ``boot_us``."""
+        at = self.places.get(packet, [])
+        fate = self._stored[packet] if packet in self._stored else self._live.at(boot_us)
+        withheld = self._diary.withheld
+        if len(at) > 1:
+            yield f"there {len(at)} times ({fate})"
+        if at and any(start <= boot_us and boot_us + self._frame_us <= end for start, end, _ in withheld):
+            yield f"withheld, and there ({fate})"
+        if at and packet in self._waiting and packet not in self._may_be_here:
+            yield f"there, and waits ({fate})"
+        must = (fate in HOME and packet not in self._lost_with_it) or fate is Fate.DELIVERED
+        if must and not at and packet not in self._waiting and not self._excused(packet, boot_us, fate):
+            yield f"missing ({fate})"
+        if at and not must and fate not in GONE:
+            yield f"there, though it cannot be ({fate})"
+        guessed = any(start <= moment < end for moment in at for start, end in self._guessed)
+        if at and not guessed and packet not in self._straddling:
+            walk = self._diary.walk_at(boot_us)
+            back_us = boot_us if walk is None else walk.end_us
+            off_us = min(abs(at[0] - utc_us) for utc_us in self._diary.utc(boot_us, back_us))
+            if off_us > PLACE_US:
+                yield f"off by {off_us / 1e6:.0f} s or so ({fate})"
+
+    def _excused(self, packet: bytes, boot_us: int, fate: StoredFate | Fate | None) -> bool:
+        """Say whether a frame may be missing: too near to what was withheld, or heard right before a crash."""
+        walk = self._diary.walk_at(boot_us)
+        margin_us = MARGIN_US + (0 if walk is None else self._unsure_us[walk.number])
+        near = any(
+            start - margin_us <= moment <= end + margin_us
+            for moment in (boot_us, self._straddling.get(packet, boot_us), self._waited.get(packet, boot_us))
+            for start, end, _ in self._diary.withheld
+        )
+        return near or (fate is Fate.DELIVERED and any(0 <= one - boot_us <= CRASH_US for one in self._diary.crashes))
 
 
 def _losses(diary: Diary, found: Found, died: Sequence[Block]) -> list[str]:
