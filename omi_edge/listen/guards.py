@@ -23,8 +23,8 @@ the Whisper paper, §4.5, and the defaults of OpenAI's ``transcribe``."""
 COMPRESSION = 2.4
 """Text that gzip makes smaller than this many times is a loop: the Whisper paper, §4.5, and OpenAI's default."""
 FASTEST_WORDS_PER_SECOND = 655 / 60
-"""The record of speaking English fast: 655 words a minute, Sean Shannon, 1995 (Wikipedia, "Steve Woodmore", whose 637 it
-broke). Single Chinese or Japanese characters, which Whisper takes for words, are taken for no faster: a choice."""
+"""The record of speaking English fast: 655 words a minute, Sean Shannon, 1995 (Wikipedia, "Steve Woodmore", whose 637
+that broke). Single Chinese or Japanese characters, which Whisper takes for words, are taken for no faster: a choice."""
 FAST_WORDS = 5
 """So many words are needed to call them too fast: fewer may only be placed badly. A choice."""
 PADDING_MS = 400

@@ -153,19 +153,6 @@ def record_of(row: RecordRow) -> Record:
     return record_of_file(row.store, row.seq, row.raw, row.began)
 
 
-def fitted(start_us: int, length_us: int, taken: Sequence[Span], most_us: int) -> int:
-    """Return where a run begins once it is moved, by ``most_us`` at most, out of the way of what is there."""
-    middle_us = start_us + length_us // 2
-    before_us = max((end for _, end in taken if end <= middle_us), default=None)
-    after_us = min((begin for begin, _ in taken if begin > middle_us), default=None)
-    if before_us is not None and 0 < before_us - start_us <= most_us:
-        return before_us
-    if after_us is not None and 0 < start_us + length_us - after_us <= most_us:
-        moved_us = after_us - length_us
-        return moved_us if before_us is None else max(moved_us, before_us)
-    return start_us
-
-
 def same(frames: Sequence[bytes], known: frozenset[bytes]) -> list[tuple[int, int]]:
     """Return the stretches, from and to, of ``frames`` that are all ``known``: at least SAME_FRAMES, not all alike."""
     found: list[tuple[int, int]] = []

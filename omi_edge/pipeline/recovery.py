@@ -17,16 +17,17 @@ from concurrent.futures import Executor
 import msgspec
 
 from omi_edge.clock import Clock, held
-from omi_edge.domain import SECOND_US, Codec, LedgerState, Notice, Severity, Stage
+from omi_edge.domain import Codec, LedgerState, Notice, Severity, Stage
 from omi_edge.errors import DiskFull, VaultBusy
 from omi_edge.events import Bus
 from omi_edge.pipeline import dating
 from omi_edge.pipeline.dating import NEAR_US
-from omi_edge.pipeline.ear import Ear, fitted
+from omi_edge.pipeline.ear import Ear
+from omi_edge.pipeline.fitting import Fit, fit
 from omi_edge.pipeline.hearing import Hearing
 from omi_edge.pipeline.intake import Span, Stored, commit_heard
 from omi_edge.pipeline.placement import Placement
-from omi_edge.store import audio, devices, gaps, jobs, ledger, notices, offline, recordings, sources
+from omi_edge.store import audio, devices, gaps, jobs, ledger, notices, offline, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.ledger import Moment
@@ -38,10 +39,6 @@ PIECE_RECORDS = 100
 """Heard at once: ten seconds of a CV1 (dossier §6.1)."""
 PIECE_FRAMES = 50
 """Handed to the capture thread at once: live audio waits no longer than for a second of this."""
-DRIFT_US = 30 * SECOND_US
-"""A clock that is off by less has drifted; by more, it was set wrong at some moment that nobody knows."""
-CLOCK_US = SECOND_US
-"""A pendant's clock is read in whole seconds."""
 BUSY_JOBS = 2
 BUSY_SECONDS = 1.0
 BUSY_LIMIT_SECONDS = 60.0
@@ -226,61 +223,28 @@ class Recovery:
 
     async def _begin(self, run: RunRow) -> Ear | None:
         """Look at what lies around a run; None for one that cannot be heard as it was placed."""
-        assert run.start_us is not None
-        start_us = run.start_us
 
-        def look(conn: Connection) -> tuple[ReadingRow, int, list[Span], RunState]:
+        def look(conn: Connection) -> tuple[ReadingRow, Fit]:
             reading = offline.get_reading(conn, run.reading_n)
-            length_us = run.frames * reading.codec.frame_us
-            now = self._now()
-            if run.decided:
-                return reading, start_us, [], RunState.PLACED
-            off_us = abs(reading.offset_us or 0) if run.latest_us is None else 0  # else no clock said when it was
-            # of one that is only guessed nothing was withheld in all of the time that it can be of
-            margin_us = 0 if run.guessed else run.uncertainty_us + CLOCK_US + (off_us if off_us <= DRIFT_US else 0)
-            reach_us = max(margin_us, off_us)
-            spans = dating.withheld_of(
-                conn, run.source_id, reading, start_us - reach_us, start_us + length_us + reach_us, now
-            )
-            near = [(low_us - margin_us, high_us + margin_us) for low_us, high_us in spans]
-            if run.heard == 0 and spans and reach_us > margin_us:
-                return reading, start_us, [], RunState.HELD
-            if run.heard:
-                return reading, start_us, near, RunState.PLACED
-            taken = recordings.taken_spans(
-                conn, run.source_id, start_us - NEAR_US - length_us, start_us + length_us + NEAR_US
-            )
-            at_us = fitted(start_us, length_us, taken, run.uncertainty_us + NEAR_US)
-            before = offline.previous(conn, run)
-            if before is not None:  # one may seem to begin before the end of the one before it
-                over_us = dating.end_at(conn, before, reading) - at_us
-                most_us = before.uncertainty_us + run.uncertainty_us + NEAR_US
-                if before.store == run.store:  # a clock that was off may have been right while one was recorded
-                    other = offline.get_reading(conn, before.reading_n)
-                    most_us += sum(min(abs(one.offset_us or 0), DRIFT_US) for one in (reading, other))
-                if over_us > most_us and before.store == run.store and not before.guessed and run.latest_us is None:
-                    return reading, start_us, [], RunState.UNKNOWN  # its clock cannot have been right
-                at_us += over_us if 0 < over_us <= most_us else 0
-            waited = dating.waited(conn, run, reading, at_us, now)
-            return reading, at_us, [*near, *waited], RunState.PLACED
+            return reading, fit(conn, run, reading, self._now())
 
-        reading, placed_us, leave_out, state = await self._db.read(look)
-        if state is RunState.UNKNOWN:
-            await self._db.write(lambda conn: offline.settle_run(conn, run.n, state=state, start_us=None))
+        reading, found = await self._db.read(look)
+        if found.state is RunState.UNKNOWN:
+            await self._db.write(lambda conn: offline.settle_run(conn, run.n, state=found.state, start_us=None))
             return None
-        if state is RunState.HELD:
-            length_us = run.frames * reading.codec.frame_us
-            off_us = abs(reading.offset_us or 0)
+        if found.state is RunState.HELD:
+            end_us = found.start_us + run.frames * reading.codec.frame_us
             await self._db.write(
                 lambda conn: offline.settle_run(
-                    conn, run.n, state=state, start_us=start_us, uncertainty_us=off_us, guessed=True,
-                    earliest_us=start_us - off_us, latest_us=start_us + length_us + off_us,
+                    conn, run.n, state=found.state, start_us=found.start_us, uncertainty_us=found.uncertainty_us,
+                    guessed=True, earliest_us=found.start_us - found.uncertainty_us,
+                    latest_us=end_us + found.uncertainty_us,
                 )
             )  # fmt: skip
             return None
-        if placed_us != start_us:
-            await self._db.write(lambda conn: offline.move_run(conn, run.n, placed_us))
-        return Ear(self._new_hearing(run.source_id, reading.codec), run, reading, placed_us, leave_out)
+        if found.start_us != run.start_us:
+            await self._db.write(lambda conn: offline.move_run(conn, run.n, found.start_us, found.uncertainty_us))
+        return Ear(self._new_hearing(run.source_id, reading.codec), run, reading, found.start_us, found.leave_out)
 
     async def _feed(self, ear: Ear, run: RunRow, frames: Sequence[bytes]) -> None:
         low_us = ear.at_us(ear.fed)

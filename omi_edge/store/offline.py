@@ -447,9 +447,12 @@ def reassign(conn: Connection, run_n: int, reading_n: int) -> None:
     conn.execute("UPDATE offline_runs SET reading_n = ? WHERE n = ?", (reading_n, run_n))
 
 
-def move_run(conn: Connection, run_n: int, start_us: int) -> None:
-    """Put a run that is not heard yet a little earlier or later."""
-    conn.execute("UPDATE offline_runs SET start_us = ? WHERE n = ? AND heard = 0", (start_us, run_n))
+def move_run(conn: Connection, run_n: int, start_us: int, uncertainty_us: int) -> None:
+    """Put a run that is not heard yet a little earlier or later; it is no surer than it was moved far."""
+    conn.execute(
+        "UPDATE offline_runs SET start_us = ?, uncertainty_us = ? WHERE n = ? AND heard = 0",
+        (start_us, uncertainty_us, run_n),
+    )
 
 
 # --- hearing ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from omi_edge.clock import DrivenClock
 from omi_edge.domain import Codec, LedgerState
 from omi_edge.pipeline import dating
-from omi_edge.pipeline.ledger import Ledger
 from omi_edge.store import ledger, offline, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
@@ -16,6 +15,15 @@ S = 1_000_000
 SOURCE = "src_test"
 PER_RECORD = 5
 """Frames of 20 ms: a record lasts a tenth of a second."""
+
+
+def known(conn: Connection) -> None:
+    """Let the source be known, and its account begin."""
+    sources.add(
+        conn, id=SOURCE, kind="pendant", name="Omi", device_id="d", client_id=None, codec=Codec.OPUS_20MS,
+        created_us=START_US,
+    )  # fmt: skip
+    ledger.begin(conn, SOURCE, START_US)
 
 
 def reading(conn: Connection, away: int, connected: int, head: int, *, complete: bool) -> int:
@@ -47,14 +55,9 @@ async def test_a_loss_is_of_the_absence_in_which_its_records_came_into_the_ring(
     db: Database, clock: DrivenClock
 ) -> None:
     """The second fetch begins with what waited in the pendant since the first absence, and shows the later time."""
-    book = Ledger(db, clock)
 
     def work(conn: Connection) -> None:
-        sources.add(
-            conn, id=SOURCE, kind="pendant", name="Omi", device_id="d", client_id=None, codec=Codec.OPUS_20MS,
-            created_us=START_US,
-        )  # fmt: skip
-        ledger.begin(conn, SOURCE, book.now_us(conn))
+        known(conn)
         first = reading(conn, 100, 105, 40, complete=False)
         heard(conn, first, 0, 9, 100.0)
         second = reading(conn, 106, 130, 90, complete=True)

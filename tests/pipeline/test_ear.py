@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from omi_edge.capture.blocks import RECORD_BYTES
 from omi_edge.domain import AudioChunk, Codec, Frame
-from omi_edge.pipeline.ear import Ear, fitted, same
+from omi_edge.pipeline.ear import Ear, same
+from omi_edge.pipeline.fitting import fitted
 from omi_edge.pipeline.hearing import ChunkReady, Heard
 from omi_edge.store.offline import ReadingRow, RecordRow, RunRow, RunState
 from tests.helpers import START_US

@@ -186,7 +186,7 @@ def test_neighbours_with_a_time_are_found(conn: Connection) -> None:
     assert offline.around(conn, runs[1]) == (runs[0], runs[3])
     assert offline.around(conn, runs[0]) == (None, runs[3])
     assert [run.n for run in offline.open_runs(conn, SOURCE)] == [run.n for run in runs]
-    offline.move_run(conn, runs[0].n, START_US + 9)
+    offline.move_run(conn, runs[0].n, START_US + 9, 7)
     assert offline.get_run(conn, runs[0].n).start_us == START_US + 9
 
 

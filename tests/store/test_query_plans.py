@@ -245,7 +245,7 @@ def use_offline(do: Exercise) -> None:
             offline.settle_run, run.n, state=state, start_us=START_US, uncertainty_us=0, guessed=True,
             earliest_us=None, latest_us=START_US + 5,
         )  # fmt: skip
-    do(offline.move_run, run.n, START_US + 1)
+    do(offline.move_run, run.n, START_US + 1, 1)
     do(offline.get_run, run.n)
     do(offline.open_runs, source_id)
     do(offline.around, run)
