@@ -103,7 +103,7 @@ async def test_a_walk_is_seen_as_it_comes_home(world: World) -> None:
             for _ in range(90):  # it may take a while until it is found again
                 await world.clock.advance(2)
                 state = await state_of(daemon, pendant)
-                if state.state == "fetching" and state.total_bytes and not seen:
+                if state.state == "fetching" and state.done_bytes and not seen:
                     seen.append((state, await part(daemon), await daemon.status()))
             told = offline_events(heard)
         ((state, at_work, status),) = seen

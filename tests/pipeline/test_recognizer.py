@@ -24,6 +24,8 @@ from tests.listen.tiny_whisper import NAME, shelved
 
 CONFIG = Config(listen=ListenConfig(recognizer="whisper", model=NAME), engine=EngineConfig(threads=1))
 SECOND = b"\0" * 32_000
+DEADLY = b"\1" * 32_000
+"""No Whisper survives it."""
 BUILT_IN = "tests.pipeline.test_recognizer:BuiltIn"
 
 
@@ -54,6 +56,12 @@ class Whisper(BuiltIn):
             raise EnginePermanent("cannot be loaded")
         if self._options["language"] == "die":
             os._exit(1)
+
+    def accept(self, pcm: bytes) -> str:
+        """See Recognizer."""
+        if pcm == DEADLY:
+            os._exit(1)
+        return super().accept(pcm)
 
     def finish(self) -> Recognition:
         """See Recognizer."""
@@ -201,9 +209,8 @@ async def test_one_death_alone_does_not(clock: DrivenClock, shelf: Shelf, closin
     found = chosen(clock, shelf, closing)
     for _ in range(3):
         await found.recognize(SECOND)
-        os.kill(found.batch.pid or 0, 9)
         with pytest.raises(EngineTransient):
-            await found.recognize(SECOND)
+            await found.recognize(DEADLY)
     assert await found.check() == ""
 
 
