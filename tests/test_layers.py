@@ -43,6 +43,7 @@ LEVELS = {
     "web": 3,
     "health": 4,
     "daemon": 4,
+    "evaluation": 4,
     "cli": 5,
 }
 SIDE_BY_SIDE = {2, 3}

@@ -69,6 +69,10 @@ VERBS = {
     "status": ("omi_edge.cli.service:status", "Show what works, what waits and what needs attention."),
     "notices": ("omi_edge.cli.service:notices", "Show what the owner should know, and acknowledge it."),
     "models": ("omi_edge.cli.models:models", "List, fetch, check and carry model files."),
+    "evaluate": (
+        "omi_edge.cli.evaluate:evaluate",
+        "Count the errors of recognisers on recordings with a known text, and say how fast they are.",
+    ),
     "doctor": ("omi_edge.cli.doctor:doctor", "Check this machine; each finding with its cure."),
     "virtual-pendant": (
         "omi_edge.cli.virtual_pendant:virtual_pendant",
