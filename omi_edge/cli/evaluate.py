@@ -156,7 +156,7 @@ async def _measure(
     models = models_folder(settings.folder, settings.config.models.folder)
     wanted = [trial.configuration(name, settings.config_file, models, clock) for name in engines]
     known = [references.read(Path(file.reference), Path(file.audio).stem) for file in files]
-    with _progress(settings) as begin:
+    with measuring(settings) as begin:
         samples = []
         for file, reference in zip(files, known, strict=True):
             advance = begin(f"reading {Path(file.audio).name}", None)
@@ -172,8 +172,8 @@ async def _try(
 
 
 @contextlib.contextmanager
-def _progress(settings: Settings) -> Iterator[Callable[[str, float | None], Advance]]:
-    """Give a function that begins a bar: what it is of, and its seconds of audio."""
+def measuring(settings: Settings) -> Iterator[Callable[[str, float | None], Advance]]:
+    """Give a function that begins a bar, where somebody watches: what it is of, and its seconds of audio."""
     if not wants_progress(settings):
         yield lambda label, seconds: lambda done: None
         return

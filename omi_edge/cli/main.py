@@ -73,6 +73,7 @@ VERBS = {
         "omi_edge.cli.evaluate:evaluate",
         "Count the errors of recognisers on recordings with a known text, and say how fast they are.",
     ),
+    "bench": ("omi_edge.cli.bench:bench", "Measure this machine, and say which settings suit it."),
     "doctor": ("omi_edge.cli.doctor:doctor", "Check this machine; each finding with its cure."),
     "virtual-pendant": (
         "omi_edge.cli.virtual_pendant:virtual_pendant",
