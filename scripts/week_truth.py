@@ -36,7 +36,8 @@ CRASH_US = 3 * SECOND_US
 """What was heard so short before a crash may not have been in the file yet: a chunk lasts two seconds, and the gate
 decides up to a second later."""
 PLACE_US = 3 * SECOND_US
-"""How far stored audio may be off: whole seconds of stamp and clock, up to 1.28 s in the pendant's queue."""
+"""How far stored audio may be off: whole seconds of stamp and clock, up to 1.28 s in the pendant's queue. More only
+where the owner is told so, and then by no more than a second over what is told."""
 
 
 class Walk(msgspec.Struct):
@@ -214,6 +215,11 @@ class _Judge:
             for run in found.runs
             if run.guessed and run.start_us is not None
         ]
+        self._told = sorted(
+            (run.start_us, run.start_us + run.frames * self._frame_us, run.uncertainty_us)
+            for run in found.runs
+            if not run.guessed and run.start_us is not None
+        )
         # a run may lie that much to one side, and what lies that near to what was withheld is left out
         self._unsure_us = {
             walk.number: 2 * max((run.uncertainty_us for run in _runs_of(walk, found) if not run.guessed), default=0)
@@ -241,8 +247,18 @@ class _Judge:
             walk = self._diary.walk_at(boot_us)
             back_us = boot_us if walk is None else walk.end_us
             off_us = min(abs(at[0] - utc_us) for utc_us in self._diary.utc(boot_us, back_us))
-            if off_us > PLACE_US:
+            if off_us > max(PLACE_US, self._told_us(at[0]) + SECOND_US):
                 yield f"off by {off_us / 1e6:.0f} s or so ({fate})"
+
+    def _told_us(self, moment: int) -> int:
+        """Return how unsure the owner is told that the place of stored audio is: files without a time tell only order.
+
+        Their audio lies at the end of the absence that it nearly fills.
+        """
+        index = bisect_right(self._told, (moment, EVER_US, 0)) - 1
+        if index < 0 or moment >= self._told[index][1]:
+            return 0
+        return self._told[index][2]
 
     def _excused(self, packet: bytes, boot_us: int, fate: StoredFate | Fate | None) -> bool:
         """Say whether a frame may be missing: too near to what was withheld, or heard right before a crash."""
