@@ -109,14 +109,16 @@ def evaluate(
             raise UsageError("--again measures what was kept; name neither recordings, references nor engines.")
         files = before.files
         engines = tuple(one.label for one in before.trials)
-        _unchanged(files)
+        unchanged(files)
     else:
         files = tuple(kept.fingerprint(*pair) for pair in _paired(audio, references_))
     named = engines or (_configured(settings),)
     if len(set(named)) < len(named):
         raise UsageError("the same engine is named twice.")
     clock = SystemClock()
-    trials = run_verb(_measure(settings, files, named, clock))
+    models = models_folder(settings.folder, settings.config.models.folder)
+    wanted = [trial.configuration(name, settings.config_file, models, clock) for name in named]
+    trials = run_verb(measure(settings, files, wanted, clock))
     day = datetime.fromtimestamp(clock.utc_us() / 1e6, UTC).astimezone(settings.zone).date().isoformat()
     made = Kept(save or again or "", day, __version__, kept.machine(), files, trials)
     saved = str(kept.save(settings.folder, made)) if save is not None else None
@@ -141,7 +143,8 @@ def _paired(audio: Sequence[Path], references_: Sequence[Path]) -> list[tuple[Pa
     return list(zip(audio, references_, strict=True))
 
 
-def _unchanged(files: Sequence[KeptFile]) -> None:
+def unchanged(files: Sequence[KeptFile]) -> None:
+    """Raise BadInput when a recording or a reference is not what it was."""
     for file in files:
         if kept.fingerprint(Path(file.audio), Path(file.reference)) != file:
             raise BadInput(
@@ -150,11 +153,10 @@ def _unchanged(files: Sequence[KeptFile]) -> None:
             )  # fmt: skip
 
 
-async def _measure(
-    settings: Settings, files: Sequence[KeptFile], engines: Sequence[str], clock: Clock
+async def measure(
+    settings: Settings, files: Sequence[KeptFile], wanted: Sequence[Configuration], clock: Clock
 ) -> tuple[Trial, ...]:
-    models = models_folder(settings.folder, settings.config.models.folder)
-    wanted = [trial.configuration(name, settings.config_file, models, clock) for name in engines]
+    """Try configurations, one after the other, on recordings with their references."""
     known = [references.read(Path(file.reference), Path(file.audio).stem) for file in files]
     with measuring(settings) as begin:
         samples = []
@@ -189,23 +191,37 @@ def measuring(settings: Settings) -> Iterator[Callable[[str, float | None], Adva
 
 def _tell(settings: Settings, made: Kept, before: Kept | None, saved: str | None) -> int:
     first = made.trials[0]
-    comparisons = [_compared(one, one.label, first, first.label) for one in made.trials[1:]]
+    comparisons = [compared(one, one.label, first, first.label) for one in made.trials[1:]]
     if before is not None:
         then = f"{before.name} of {before.date}"
-        comparisons = [
-            _compared(one, one.label, old, then) for one, old in zip(made.trials, before.trials, strict=True)
-        ]
-    trials = [_answer(one) for one in made.trials]
+        comparisons = [compared(one, one.label, old, then) for one, old in zip(made.trials, before.trials, strict=True)]
+    trials = [answer(one) for one in made.trials]
     beside = f"{before.date}, omi-edge {before.version}, {before.machine}" if before is not None else None
-    answer = Evaluated(first.audio_seconds, [file.audio for file in made.files], trials, comparisons, saved, beside)
+    told = Evaluated(first.audio_seconds, [file.audio for file in made.files], trials, comparisons, saved, beside)
     if settings.json:
-        print_json(answer)
+        print_json(told)
     else:
-        _show(settings, answer, before)
+        _show(settings, told, before)
     return WORSE if before is not None and any(one.verdict == "worse" for one in comparisons) else 0
 
 
-def _show(settings: Settings, answer: Evaluated, before: Kept | None) -> None:
+def _show(settings: Settings, told: Evaluated, before: Kept | None) -> None:
+    show(told.trials, told.comparisons)
+    if before is not None:
+        for one, old in zip(told.trials, before.trials, strict=True):
+            if one.engine != old.engine:
+                print(f"{one.configuration} was then {old.engine}.")
+        print(f"Kept: {told.beside}.")
+    if any(one.wer.low is None for one in told.trials):
+        settings.say(
+            f"An interval needs at least {scoring.FEWEST_PIECES} pieces: lines or cues, long ones count as several."
+        )
+    if told.saved is not None:
+        settings.say(f"Kept in {told.saved}; measure again with: omi-edge evaluate --again {Path(told.saved).stem}")
+
+
+def show(trials: Sequence[TrialAnswer], comparisons: Sequence[Comparison]) -> None:
+    """Print trials as a table, and how they compare in sentences."""
     print_table(
         ("configuration", "words", "errors", "WER", "95 %", "× real time", "memory", "load", "engine"),
         [
@@ -213,36 +229,27 @@ def _show(settings: Settings, answer: Evaluated, before: Kept | None) -> None:
                 one.configuration, str(one.words), str(one.errors), _percent(one.wer.value), _interval(one.wer),
                 f"{one.real_time_factor:.3f}", size(one.memory), f"{one.load_seconds:.1f} s", one.engine,
             )
-            for one in answer.trials
+            for one in trials
         ],
         nothing="",
     )  # fmt: skip
-    if answer.comparisons:
+    if comparisons:
         print()
-    for found in answer.comparisons:
+    for found in comparisons:
         print(
             f"{found.configuration} {VERDICTS[found.verdict]} {found.beside}: {100 * found.difference.value:+.1f} "
             f"points ({_interval(found.difference, sign='+')})"
         )
-    if before is not None:
-        for one, old in zip(answer.trials, before.trials, strict=True):
-            if one.engine != old.engine:
-                print(f"{one.configuration} was then {old.engine}.")
-        print(f"Kept: {answer.beside}.")
-    if any(one.wer.low is None for one in answer.trials):
-        settings.say(
-            f"An interval needs at least {scoring.FEWEST_PIECES} pieces: lines or cues, long ones count as several."
-        )
-    if answer.saved is not None:
-        settings.say(f"Kept in {answer.saved}; measure again with: omi-edge evaluate --again {Path(answer.saved).stem}")
 
 
-def _compared(one: Trial, label: str, other: Trial, beside: str) -> Comparison:
+def compared(one: Trial, label: str, other: Trial, beside: str) -> Comparison:
+    """Compare two trials of the same recordings."""
     found = scoring.difference(_all(other), _all(one))
     return Comparison(label, beside, found, scoring.verdict(found))
 
 
-def _answer(one: Trial) -> TrialAnswer:
+def answer(one: Trial) -> TrialAnswer:
+    """Sum one trial up."""
     pieces = _all(one)
     return TrialAnswer(
         one.label, one.engine, sum(piece.words for piece in pieces), sum(piece.errors for piece in pieces),

@@ -1,32 +1,29 @@
 """`models`: list, recommend, pull, import, bundle, verify, rm and path. Works on files; needs no daemon and no vault.
 
-`pull` is the one verb of omi-edge that opens a connection to somewhere else, and does so in its own process.
+`pull`, `outdated` and `update` are the only verbs of omi-edge that open a connection to somewhere else, in their own
+process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from omi_edge.cli import updates
+from omi_edge.cli.fetching import accept, bars, begin, hub, shelf_of
 from omi_edge.cli.present import print_json, print_table, size, wants_progress
 from omi_edge.cli.session import run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb_group
-from omi_edge.clock import SystemClock
-from omi_edge.errors import BadInput, ConfigError, ModelError, UsageError
+from omi_edge.errors import BadInput, ModelError, UsageError
 from omi_edge.models import archive, lock, machine
-from omi_edge.models.hub import Advance, Hub
 from omi_edge.models.manifest import Model
 from omi_edge.models.pull import Pulled, pull
 from omi_edge.models.shelf import Shelf, State
-from omi_edge.paths import models_folder
 
 HEADERS = ("name", "kind", "state", "size", "licence", "token", "revision", "good for")
 STATES = {
@@ -94,15 +91,20 @@ class VerifyItem(msgspec.Struct, frozen=True):
 def models() -> None:
     """List, fetch, check and carry model files.
 
-    Only `pull` opens a connection to somewhere else; everything else works without a network.
+    Only `pull`, `outdated` and `update` open a connection to somewhere else; everything else works without a network.
     """
+
+
+models.add_command(updates.outdated)
+models.add_command(updates.update)
+models.add_command(updates.rollback)
 
 
 @models.command("list", cls=Verb, examples=("omi-edge models list --json",))
 @pass_settings
 def list_(settings: Settings) -> None:
     """List the models that there are, and how they stand here."""
-    shelf = _shelf(settings)
+    shelf = shelf_of(settings)
     locked = lock.read(shelf.folder)
     items = [_item(shelf, model, locked.get(model.name)) for model in shelf.manifest.model]
     if settings.json:
@@ -115,7 +117,7 @@ def list_(settings: Settings) -> None:
 @pass_settings
 def recommend(settings: Settings) -> None:
     """Say which models suit this machine, and why; a rule of thumb until measured."""
-    shelf, here = _shelf(settings), machine.this_machine()
+    shelf, here = shelf_of(settings), machine.this_machine()
     profile, advice = machine.profile(shelf.manifest, here), machine.advise(shelf.manifest, here)
     items = [AdviceItem(one.model.name, one.fits, one.why, one.model.good_for) for one in advice]
     if settings.json:
@@ -141,7 +143,7 @@ def pull_(settings: Settings, names: tuple[str, ...], profile: str | None, accep
 
     The licence of each is shown before its first pull.
     """
-    shelf = _shelf(settings)
+    shelf = shelf_of(settings)
     chosen = [*names, *(_of_profile(settings, shelf, profile) if profile else ())]
     if not chosen:
         raise UsageError("name the models to fetch, or a profile; `omi-edge models recommend` says which suit.")
@@ -163,7 +165,7 @@ def pull_(settings: Settings, names: tuple[str, ...], profile: str | None, accep
 @pass_settings
 def import_(settings: Settings, source: Path, name: str | None) -> None:
     """Install models that were carried in: a bundle, or a folder with the files of one model."""
-    shelf = _shelf(settings)
+    shelf = shelf_of(settings)
     if name is not None:
         shelf.manifest.find(name)
         with _telling(settings) as tell:
@@ -189,7 +191,7 @@ def import_(settings: Settings, source: Path, name: str | None) -> None:
 def bundle(settings: Settings, names: tuple[str, ...], output: Path) -> None:
     """Put installed models into one file, to carry to a box without a network."""
     with _telling(settings) as tell:
-        count = archive.bundle(_shelf(settings), names, output, tell)
+        count = archive.bundle(shelf_of(settings), names, output, tell)
     if settings.json:
         return print_json({"file": str(output), "size": count, "models": sorted(set(names))})
     return print(f"{output}: {size(count)}")
@@ -200,7 +202,7 @@ def bundle(settings: Settings, names: tuple[str, ...], output: Path) -> None:
 @pass_settings
 def verify(settings: Settings, names: tuple[str, ...]) -> int:
     """Read every byte of the installed models and compare; exits with 7 when one is not whole."""
-    shelf = _shelf(settings)
+    shelf = shelf_of(settings)
     chosen = names or [model.name for model in shelf.manifest.model if shelf.installed(model.name)]
     with _telling(settings) as tell:
         items = [_verified(shelf, name, tell) for name in chosen]
@@ -219,7 +221,7 @@ def verify(settings: Settings, names: tuple[str, ...]) -> int:
 @pass_settings
 def rm(settings: Settings, names: tuple[str, ...], unlock: bool, yes: bool) -> None:
     """Remove models; what was locked stays known, unless told otherwise."""
-    shelf = _shelf(settings)
+    shelf = shelf_of(settings)
     for name in names:
         shelf.manifest.find(name)
     if yes:
@@ -237,64 +239,16 @@ def rm(settings: Settings, names: tuple[str, ...], unlock: bool, yes: bool) -> N
 @pass_settings
 def path(settings: Settings, name: str | None) -> None:
     """Print the models folder, or where one model lies once it is checked."""
-    shelf = _shelf(settings)
+    shelf = shelf_of(settings)
     found = str(shelf.folder if name is None else shelf.locate(name))
     return print_json({"path": found}) if settings.json else print(found)
 
 
 async def _pull(settings: Settings, shelf: Shelf, names: list[str], accepted: frozenset[str]) -> list[Pulled]:
-    config = settings.config.models
-    settings.say(f"models pull connects to {config.endpoint} and to where it redirects; nothing else of omi-edge does.")
-    with _bars(settings) as bars:
-        hub = Hub(
-            config.endpoint,
-            SystemClock(),
-            proxy=config.proxy,
-            ca_file=config.ca_file,
-            token=_token(config.token_file) if any(shelf.manifest.find(name).token for name in names) else "",
-        )
-        async with hub:
-            return await pull(names, shelf, hub, accept=_accept(settings, hub, accepted, bars), progress=_begin(bars))
-
-
-def _accept(settings: Settings, hub: Hub, accepted: frozenset[str], bars: Progress | None) -> Callable[[Model], bool]:
-    def accept(model: Model) -> bool:
-        about = "" if model.size is None else f", {size(model.size)}"
-        settings.warn(
-            f"{model.name}: licence {model.licence or 'not stated'}, {hub.endpoint / model.repository}{about}"
-        )
-        if model.name in accepted or (model.licence and model.licence in accepted):
-            return True
-        if settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return False
-        if bars is not None:
-            bars.stop()
-        answer = click.confirm(f"Accept the licence {model.licence or 'that is not stated'}?", err=True)
-        if bars is not None:
-            bars.start()
-        return answer
-
-    return accept
-
-
-def _begin(bars: Progress | None) -> Callable[[str, str, int], Advance]:
-    def begin(model: str, file: str, count: int) -> Advance:
-        if bars is None:
-            return lambda _: None
-        task = bars.add_task(f"{model} {file}", total=count)
-        return lambda there: bars.update(task, completed=there)
-
-    return begin
-
-
-@contextlib.contextmanager
-def _bars(settings: Settings) -> Iterator[Progress | None]:
-    if not wants_progress(settings):
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        yield bars
+    with bars(settings) as shown:
+        async with hub(settings, [shelf.manifest.find(name) for name in names]) as there:
+            agree = accept(settings, there, accepted, shown)
+            return await pull(names, shelf, there, accept=agree, progress=begin(shown))
 
 
 @contextlib.contextmanager
@@ -315,27 +269,6 @@ def _of_profile(settings: Settings, shelf: Shelf, profile: str) -> list[str]:
         if model.token:
             settings.warn(f"{model.name} is left out: it needs a token; omi-edge models pull {model.name} says how.")
     return [model.name for model in chosen if not model.token]
-
-
-def _token(file: str) -> str:
-    """Return the hub's token; "" when none is set. Raises ConfigError for a file that others may read, or empty."""
-    if not file:
-        return ""
-    place = Path(file).expanduser()
-    try:
-        mode = place.stat().st_mode
-        first = place.read_text(encoding="ascii").split("\n", 1)[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"models.token_file {file} cannot be read; it must be a text file of your own.") from error
-    if stat.S_IMODE(mode) & 0o077:
-        raise ConfigError(f"models.token_file {file} may be read by others; run: chmod 600 {file}")
-    if not first or not first.isprintable() or " " in first:
-        raise ConfigError(f"models.token_file {file} must hold the token in its first line.")
-    return first
-
-
-def _shelf(settings: Settings) -> Shelf:
-    return Shelf(models_folder(settings.folder, settings.config.models.folder))
 
 
 def _item(shelf: Shelf, model: Model, locked: lock.Locked | None) -> ModelItem:

@@ -1,12 +1,13 @@
 """The model hub over HTTPS: the only code of omi-edge that opens a connection to somewhere else.
 
-Used by `omi-edge models pull` in the process of that command, never by the daemon or an engine. It speaks to
-``models.endpoint`` and to where that redirects, over HTTPS alone, and says nothing but the name of a repository, a
-revision and a file; a token is sent to the endpoint itself, for a model that demands one.
+Used by `omi-edge models pull`, `outdated` and `update` in the process of that command, never by the daemon or an
+engine. It speaks to ``models.endpoint`` and to where that redirects, over HTTPS alone, and says nothing but the name of
+a repository, a revision and a file; a token is sent to the endpoint itself, for a model that demands one.
 
 The addresses are those of the Hugging Face hub (`huggingface_hub` 2.4, constants.py): ``/api/models/REPO`` tells the
 commit of the main branch as ``sha``; ``/REPO/resolve/REVISION/FILE`` is a file; ``X-Repo-Commit`` names the commit that
-it is of, ``X-Linked-Size`` its size and ``X-Linked-ETag`` the SHA-256 where it is kept in Git LFS.
+it is of, ``X-Linked-Size`` its size and ``X-Linked-ETag`` the SHA-256 where it is kept in Git LFS; else the entity tag
+is Git's own id of the file.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ REDIRECTS = 5
 _ANSWER_LIMIT = 4 << 20
 """Longest answer of the API that is read."""
 _CHUNK = 1 << 20
+_BLOB = re.compile(r'^"?([0-9a-f]{40})"?$')
 _SHA256 = re.compile(r'^"?([0-9a-f]{64})"?$')
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+|\*)$")
@@ -46,10 +48,12 @@ Advance = Callable[[int], None]
 
 
 class About(NamedTuple):
-    """What the hub tells of a file before it is fetched: bytes, SHA-256 where it knows one."""
+    """What the hub tells of a file before it is fetched: bytes, SHA-256 where it knows one, else Git's id of it."""
 
     size: int
     sha256: str
+    blob: str
+    """SHA-1 as `git hash-object` makes it, for what is not in Git LFS; "" when not told."""
 
 
 class _Unreachable(HubError):
@@ -172,7 +176,8 @@ class Hub:
         _same_commit(seen, revision, repository)
         if not size.isdigit():
             raise HubError(f"{self.endpoint.host} does not tell the size of {file} of {repository}; try again later.")
-        return About(int(size), _digest(_first(seen, "X-Linked-ETag")))
+        linked = _first(seen, "X-Linked-ETag")
+        return About(int(size), _matched(_SHA256, linked), _matched(_BLOB, linked or _first(seen, "ETag")))
 
     async def fetch(
         self, repository: str, revision: str, file: str, to: Path, size: int, advance: Advance, *, token: bool
@@ -316,8 +321,8 @@ def _first(seen: list[Mapping[str, str]], name: str) -> str:
     return next((headers[name] for headers in seen if name in headers), "")
 
 
-def _digest(tag: str) -> str:
-    found = _SHA256.match(tag)
+def _matched(pattern: re.Pattern[str], tag: str) -> str:
+    found = pattern.match(tag)
     return found[1] if found else ""
 
 

@@ -28,13 +28,17 @@ class LockedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Locked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model as it was installed. ``revision`` "" came from a folder; ``source`` is where it came from."""
+    """A model as it was installed. ``revision`` "" came from a folder; ``source`` is where it came from.
+
+    ``chosen``: the owner took this revision in the place of the manifest's, which then does not bind it.
+    """
 
     repository: Repository
     revision: Revision
     licence: str
     source: str
     files: Annotated[tuple[LockedFile, ...], Meta(min_length=1, max_length=1000)]
+    chosen: bool = False
 
     @property
     def size(self) -> int:
@@ -70,6 +74,8 @@ def write(folder: Path, models: dict[str, Locked]) -> None:
 
 def contradiction(model: Model, locked: Locked) -> str:
     """Say in what the manifest's pins and the lock differ; "" when they agree."""
+    if locked.chosen:
+        model = model.at(locked.revision)
     if model.repository != locked.repository:
         return f"the repository is {model.repository}, {locked.repository} was locked"
     if model.revision and locked.revision and model.revision != locked.revision:

@@ -63,6 +63,12 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether revision, sizes and hashes are all known before the first pull."""
         return bool(self.revision) and all(file.size and file.sha256 for file in self.files)
 
+    def at(self, revision: str) -> Model:
+        """Return the same model of another revision, of whose files nothing is known but their names."""
+        return msgspec.structs.replace(
+            self, revision=revision, files=tuple(ModelFile(file.name) for file in self.files)
+        )
+
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The models that suit one kind of machine."""

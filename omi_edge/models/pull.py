@@ -38,6 +38,7 @@ class _Plan(NamedTuple):
     revision: str
     files: tuple[ModelFile, ...]
     """With sizes, and the SHA-256 that each must have as far as it is known."""
+    chosen: bool = False
 
 
 def free_bytes(folder: Path) -> int:
@@ -98,7 +99,7 @@ async def _plan(model: Model, locked: Locked | None, hub: Hub) -> _Plan:
                 f"{model.name} --unlock --yes, then pull again."
             )
         files = tuple(ModelFile(file.name, file.size, file.sha256) for file in locked.files)
-        return _Plan(model, locked.revision, files)
+        return _Plan(model, locked.revision, files, locked.chosen)
     revision = model.revision or await hub.revision(model.repository, token=model.token)
     known = {} if locked is None else {file.name: file for file in locked.files}
     found = []
@@ -136,7 +137,7 @@ async def _fetch(plan: _Plan, shelf: Shelf, hub: Hub, progress: Progress) -> Non
         files = [await _file(plan, file, shelf, hub, progress) for file in plan.files]
     except OSError as error:
         raise lock.unwritable(incoming, error) from error
-    locked = Locked(model.repository, plan.revision, model.licence, str(hub.endpoint), tuple(files))
+    locked = Locked(model.repository, plan.revision, model.licence, str(hub.endpoint), tuple(files), plan.chosen)
     if differs := lock.contradiction(model, locked):
         raise ModelRefused(
             f"what came of {model.name} is not what the manifest names: {differs}; nothing was installed."

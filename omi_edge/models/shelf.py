@@ -17,6 +17,8 @@ from omi_edge.models.manifest import Model
 
 INCOMING = ".incoming"
 """Where a model is put together before it appears whole."""
+NEWER, OLDER = ".newer", ".older"
+"""Folders beside the models, shelves too: revisions that were fetched and not taken, and those that were replaced."""
 _OUTGOING = ".outgoing"
 
 
@@ -32,11 +34,11 @@ class State(StrEnum):
 
 
 class Shelf:
-    """The models in one folder, known by the manifest. Makes no connection."""
+    """The models in one folder, known by the manifest; its own by default. Makes no connection."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: manifest.Manifest | None = None) -> None:
         self.folder = folder
-        self.manifest = manifest.load(folder)
+        self.manifest = manifest.load(folder) if known is None else known
         self.checks = Checks(folder)
 
     def locate(self, name: str) -> Path:
@@ -125,7 +127,8 @@ class Shelf:
             with contextlib.suppress(FileNotFoundError):
                 self.place(name).rename(old)
             shutil.rmtree(old, ignore_errors=True)
-            shutil.rmtree(self.folder / INCOMING / name, ignore_errors=True)
+            for beside in (INCOMING, NEWER, OLDER):
+                shutil.rmtree(self.folder / beside / name, ignore_errors=True)
             self.stamp(name).unlink(missing_ok=True)
             self.checks.forget(self.place(name))
             if unlock:
