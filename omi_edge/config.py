@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from omi_edge.errors import ConfigError
 from omi_edge.validation import explained
 
 PREFIX = "OMI_EDGE_"
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 HAPTIC_PATTERN = "^(bookmark|mute|resume|conversation|off_record|battery_low):[1-3]$"
 """An event and how strongly the pendant vibrates for it (protocol dossier §4.5)."""
 
@@ -80,6 +82,8 @@ class ListenConfig(Section, frozen=True):
     language: Annotated[str, Meta(pattern="^([a-z]{2,3})?$")] = ""
     beam: Annotated[int, Meta(ge=1, le=10)] = 5
     compute_type: Annotated[str, Meta(pattern="^(int8|int8_float32|int16|float32|auto)$")] = "int8"
+    final: str = ""
+    batch: Annotated[int, Meta(ge=1, le=32)] = 1
     diarizer: str = "builtin"
     vad_open: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     vad_close: Annotated[float, Meta(gt=0, lt=1)] = 0.35
@@ -113,6 +117,11 @@ class EngineConfig(Section, frozen=True):
     idle: Annotated[float, Meta(ge=1)] = 300.0
     call_limit: Annotated[float, Meta(ge=1)] = 300.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 2
+    when: Annotated[str, Meta(pattern="^(idle|always|schedule)$")] = "idle"
+    hours: str = "22:00-06:00"
+    quiet: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    cool: Annotated[float, Meta(ge=0, le=150)] = 0.0
+    on_battery: bool = False
 
 
 class ModelsConfig(Section, frozen=True):
@@ -188,6 +197,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
             'a link is encrypted. Use "prefer".'
         )
     _check_models(config.models)
+    night(config.engine)
     zone(config)
     loopback(config.web.host)
     return config
@@ -200,6 +210,20 @@ def zone(config: Config) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise ConfigError(f"wearer.time_zone {name!r} is not known; use a name like Europe/Berlin.") from error
+
+
+def night(engine: EngineConfig) -> tuple[int, int]:
+    """Return from when until when heavy work may run, in minutes of the wearer's day. Raises ConfigError.
+
+    The second is before the first where the hours cross midnight.
+    """
+    found = _HOURS.fullmatch(engine.hours)
+    if found is None:
+        raise ConfigError('engine.hours must be two times of the day like "22:00-06:00".')
+    first, last = (int(found[n]) * 60 + int(found[n + 1]) for n in (1, 3))
+    if first == last:
+        raise ConfigError('engine.hours must be two different times; for the whole day set engine.when = "idle".')
+    return first, last
 
 
 def loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

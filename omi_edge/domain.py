@@ -284,6 +284,8 @@ class Stage(StrEnum):
     EMBED = "embed"
     REPROCESS = "reprocess"
     """At the owner's wish: every segment of a conversation is transcribed anew."""
+    FINAL = "final"
+    """The same by the final recogniser, when there is leisure for it."""
 
 
 class JobState(StrEnum):

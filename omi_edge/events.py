@@ -12,7 +12,7 @@ import msgspec
 
 KINDS = (
     "partial", "segment", "conversation", "memory", "task", "device", "microphone", "recording", "bookmark", "gap",
-    "offline", "notice", "job", "reprocess",
+    "offline", "notice", "job", "reprocess", "final",
 )  # fmt: skip
 """Kinds of events, the ``event:`` field of the stream."""
 

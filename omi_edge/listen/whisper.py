@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.engine import HeardWord, Recognition
 from omi_edge.errors import EnginePermanent, EngineTransient, ModelMissing, ModelRefused
-from omi_edge.listen.guards import Guarded, Piece, guard
+from omi_edge.listen.guards import Guarded, Piece, compression_ratio, guard
 from omi_edge.listen.vad import SileroVad, speech_spans
 from omi_edge.models.shelf import Shelf
 
@@ -29,6 +31,8 @@ PARTIAL_GROWTH = 0.25
 """Partial text is made anew after this much more sound, and after this share of what there is already: each costs a
 whole window, so that 30 s of speech cost 12 of them, not 30. A choice."""
 MS = SAMPLE_RATE // 1000
+FEATURES_A_SECOND = 100
+"""Whisper's features are 10 ms apart (Whisper paper §2.2)."""
 NEEDED = "tokenizer.json"
 """Without it faster-whisper would ask the network."""
 
@@ -62,6 +66,7 @@ class WhisperRecognizer:
                 f"the model {model} has no {NEEDED}; add it to its files in models.toml and pull it anew."
             )
         self._model = _load(model, place, compute_type, threads)
+        self._batched = importlib.import_module("faster_whisper").BatchedInferencePipeline(self._model)
         known = self._model.supported_languages
         if language and len(known) > 1 and language not in known:  # one for English alone hears English
             raise EnginePermanent(f"listen.language: Whisper knows no language {language!r}; use a code like en or de.")
@@ -111,6 +116,37 @@ class WhisperRecognizer:
         self._begin()  # the sound is not needed any more
         return Recognition(guarded.words, self._engine, language, guarded.rejected)
 
+    def recognize_many(self, pieces: list[bytes]) -> list[Recognition]:
+        """Recognise whole segments, s16le mono 16 kHz, with as few calls of the model as can be; a result for each.
+
+        Each gets the words of its own sound alone. They go one by one where Whisper is to detect the language, since it
+        does so once a call; so do those longer than its window. Raises EngineTransient when decoding failed.
+        """
+        sounds = [np.frombuffer(pcm[: len(pcm) // 2 * 2], np.int16) for pcm in pieces]
+        together = bool(self._language) or not self._model.model.is_multilingual
+        speech = [self._speech(sound) if together else [] for sound in sounds]
+        chosen = [n for n, spans in enumerate(speech) if spans and len(sounds[n]) <= WINDOW_SECONDS * SAMPLE_RATE]
+        if len(chosen) < 2:
+            return [self._alone(pcm) for pcm in pieces]
+        decoded, language = self._decode_many([sounds[n] for n in chosen])
+        prompt = self._prompt()
+        found = {
+            n: guard(one, speech[n], language=language, prompt=prompt) for n, one in zip(chosen, decoded, strict=True)
+        }
+        return [
+            Recognition(found[n].words, self._engine, language, found[n].rejected) if n in found else self._alone(pcm)
+            for n, pcm in enumerate(pieces)
+        ]
+
+    def _alone(self, pcm: bytes) -> Recognition:
+        self.start()
+        self.accept(pcm)
+        return self.finish()
+
+    def _speech(self, sound: npt.NDArray[np.int16]) -> list[tuple[int, int]]:
+        self._vad.reset()
+        return speech_spans(self._vad.probabilities(sound).tolist())
+
     def _begin(self) -> None:
         self._rest = b""
         self._sound = []
@@ -129,8 +165,45 @@ class WhisperRecognizer:
         samples = np.concatenate(self._sound)
         self._sound = [samples]
         pieces, language = self._decode(samples[first:], first // MS, beam_size)
-        prompt = [text for text in (self._initial_prompt, self._hotwords) if text]
-        return guard(pieces, speech, language=language, prompt=prompt), language
+        return guard(pieces, speech, language=language, prompt=self._prompt()), language
+
+    def _prompt(self) -> list[str]:
+        return [text for text in (self._initial_prompt, self._hotwords) if text]
+
+    def _decode_many(self, sounds: list[npt.NDArray[np.int16]]) -> tuple[list[list[Piece]], str]:
+        """Return what Whisper makes of each sound, decoded side by side in one batch.
+
+        faster-whisper cuts the sounds out of one recording, by seconds that it rounds down to samples, makes the
+        features of each by itself, and names where a sound began in the ``seek`` of what it heard there. Unlike one by
+        one, each is decoded once: what the model says behind its last time stamp is not asked for again.
+        """
+        starts = np.cumsum([0, *(len(sound) for sound in sounds)]).tolist()
+        clips = [
+            {"start": (first + 0.25) / SAMPLE_RATE, "end": (last + 0.25) / SAMPLE_RATE}
+            for first, last in itertools.pairwise(starts)
+        ]
+        try:
+            segments, info = self._batched.transcribe(
+                np.concatenate(sounds).astype(np.float32) / 32768,
+                language=self._language or None,
+                beam_size=self._beam_size,
+                temperature=0.0,
+                word_timestamps=True,
+                without_timestamps=False,  # as one by one
+                initial_prompt=self._initial_prompt or None,
+                hotwords=self._hotwords or None,
+                vad_filter=False,
+                clip_timestamps=clips,
+                batch_size=len(sounds),
+            )
+            seeks = {int(first / SAMPLE_RATE * FEATURES_A_SECOND): n for n, first in enumerate(starts[:-1])}
+            found: list[list[Piece]] = [[] for _ in sounds]
+            for segment in segments:
+                n = seeks[segment.seek]
+                found[n].append(_piece(segment, -(starts[n] // MS), len(sounds[n]) // MS))
+            return [_whole(one) for one in found], str(info.language)
+        except RuntimeError as error:
+            raise EngineTransient("Whisper could not decode some segments; they are tried again.") from error
 
     def _decode(self, samples: npt.NDArray[np.int16], offset_ms: int, beam_size: int) -> tuple[list[Piece], str]:
         try:
@@ -184,10 +257,18 @@ def _piece(segment: Any, offset_ms: int, last_ms: int) -> Piece:
     )
 
 
+def _whole(pieces: list[Piece]) -> list[Piece]:
+    """Return the pieces of one decoding with the compression ratio of all its text, as Whisper counts it one by one."""
+    if not pieces:
+        return pieces
+    ratio = compression_ratio("".join(piece.text for piece in pieces).strip())
+    return [msgspec.structs.replace(piece, compression_ratio=ratio) for piece in pieces]
+
+
 def _words(words: Iterable[Any], offset_ms: int, last_ms: int) -> Iterable[HeardWord]:
     for word in words:
         text = word.word.strip()
         if text:
-            start_ms = min(last_ms, offset_ms + round(word.start * 1000))
+            start_ms = max(0, min(last_ms, offset_ms + round(word.start * 1000)))
             end_ms = max(start_ms, min(last_ms, offset_ms + round(word.end * 1000)))
             yield HeardWord(text, start_ms, end_ms, round(float(min(1.0, max(0.0, word.probability))), 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import importlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.domain import SAMPLE_RATE, Turn, Understanding
 from omi_edge.engine import Dialogue, Embedder, EngineProcess, EngineSpec, Recognition, Session
-from omi_edge.errors import ConfigError, EngineError
+from omi_edge.errors import ConfigError, EngineError, OmiEdgeError
 from omi_edge.pipeline.recognizer import BUILT_IN, WHISPER, Chosen, RecognizerChoice
 
 RECOGNIZERS = {
@@ -28,7 +28,7 @@ DIARIZERS = {"builtin": EngineSpec("omi_edge.listen.diarize:BuiltinDiarizer")}
 EXTRACTORS = {"builtin": EngineSpec("omi_edge.memory.extract:RulesExtractor")}
 EMBEDDERS = {"builtin": "omi_edge.memory.embed:HashedNgrams"}
 
-LIVE, BATCH = "live recogniser", "batch recogniser"
+LIVE, BATCH, FINAL = "live recogniser", "batch recogniser", "final recogniser"
 """The tiers of speech recognition."""
 ENOUGH_SECONDS = 30.0
 """Audio that a tier must have worked on before its speed is judged."""
@@ -45,6 +45,15 @@ class Engines(Protocol):
 
     async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
         """Recognise one whole segment with the recogniser ``name``, be it the configured one or another."""
+
+    async def recognize_final(self, name: str, pieces: Sequence[bytes]) -> list[Recognition]:
+        """Recognise whole segments of one conversation with the recogniser ``name``, for the final pass.
+
+        Raises ModelError when its files are not what they should be.
+        """
+
+    async def check_final(self) -> str:
+        """Look whether the final recogniser can be used; return what is in the way and how to mend it, or ""."""
 
     async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
         """Recognise one segment while it is being spoken."""
@@ -101,7 +110,9 @@ class Tier:
 
 
 class ChosenEngines:
-    """The engines that the configuration names, in two processes: live, and batch. ``models`` is the models folder.
+    """The engines that the configuration names, in processes of their own: live, batch, and final where there is one.
+
+    ``models`` is the models folder.
 
     A recogniser whose model cannot be used gives way to the built-in one, which says so in its name.
     """
@@ -121,6 +132,12 @@ class ChosenEngines:
         self.batch = EngineProcess(
             "batch", clock, idle=settings.idle, call_limit=settings.call_limit, threads=settings.threads
         )
+        self._final = config.listen.final
+        if self._final:
+            self._recognizer.check_final(self._final, RECOGNIZERS)
+        self.final = EngineProcess(
+            "final", clock, idle=settings.idle, call_limit=settings.call_limit, threads=settings.threads
+        )
         self.tiers = {
             name: Tier(name, engine)
             for name, engine in (
@@ -132,9 +149,9 @@ class ChosenEngines:
         self.diarizer_name = config.listen.diarizer
 
     @property
-    def processes(self) -> tuple[EngineProcess, EngineProcess]:
-        """Both processes, for status."""
-        return self.live, self.batch
+    def processes(self) -> tuple[EngineProcess, ...]:
+        """All that there may be, for status."""
+        return (self.live, self.batch, self.final) if self._final else (self.live, self.batch)
 
     async def recognize(self, pcm: bytes) -> Recognition:
         """See Engines."""
@@ -153,6 +170,31 @@ class ChosenEngines:
             await call(spec, "start", returns=type(None))
             await call(spec, "accept", pcm, returns=str)
             return await call(spec, "finish", returns=Recognition)
+
+    async def recognize_final(self, name: str, pieces: Sequence[bytes]) -> list[Recognition]:
+        """See Engines. Several are given to Whisper in one call."""
+        with held(self._clock):
+            spec = await asyncio.to_thread(self._recognizer.checked, name, RECOGNIZERS)
+        async with self.final.session() as call:
+            if len(pieces) > 1 and spec.factory == RECOGNIZERS[WHISPER].factory:
+                return await call(spec, "recognize_many", pieces, returns=list[Recognition])
+            found = []
+            for pcm in pieces:
+                await call(spec, "start", returns=type(None))
+                await call(spec, "accept", pcm, returns=str)
+                found.append(await call(spec, "finish", returns=Recognition))
+            return found
+
+    async def check_final(self) -> str:
+        """See Engines."""
+        if not self._final:
+            return ""
+        try:
+            with held(self._clock):
+                await asyncio.to_thread(self._recognizer.checked, self._final, RECOGNIZERS)
+        except OmiEdgeError as error:
+            return str(error)
+        return ""
 
     def check_recognizer(self, name: str) -> None:
         """Raise BadInput for a recogniser that does not exist, ModelError for one whose files are not here."""
@@ -234,9 +276,9 @@ class ChosenEngines:
         return self._loaded_embedder().name
 
     async def close(self) -> None:
-        """End both processes."""
-        await self.live.close()
-        await self.batch.close()
+        """End all processes."""
+        for process in (self.live, self.batch, self.final):
+            await process.close()
 
     def _loaded_embedder(self) -> Embedder:
         if self._embedder is None:

@@ -34,6 +34,7 @@ LANES: tuple[tuple[Stage, ...], ...] = (
     (Stage.TRANSCRIBE,),
     (Stage.DIARIZE, Stage.ASSEMBLE, Stage.EXTRACT, Stage.EMBED),
     (Stage.REPROCESS,),
+    (Stage.FINAL,),
 )
 """Stages that run side by side; inside a lane one job at a time."""
 
@@ -53,6 +54,8 @@ class Result(msgspec.Struct, frozen=True):
     engine: str = ""
     told: Callable[[Any], dict[str, Any]] = lambda _: {}
     """Ids that the log names beside the job's own, from what ``commit`` returned."""
+    later: bool = False
+    """Nothing is settled: the job goes on later, when its gate lets it, and this was no attempt."""
 
 
 class StageWork(msgspec.Struct, frozen=True):
@@ -62,6 +65,8 @@ class StageWork(msgspec.Struct, frozen=True):
     """Takes the subject's id."""
     give_up: Callable[[str, str], Awaitable[Result]]
     """Takes the subject's id and the cause; keeps the flow going without this stage's result."""
+    gate: Callable[[], Awaitable[float | None]] | None = None
+    """Asked before each job: after how many seconds to ask again, None when it may begin. A poke asks at once."""
 
 
 class JobRunner:
@@ -102,12 +107,16 @@ class JobRunner:
                         await self._db.write(functools.partial(jobs.put_back, job_id=unsettled))
                         unsettled = ""
                     due = await self._db.read(lambda conn: jobs.due(conn, self._clock.utc_us(), stages, limit=1))
-                    if due:
+                    shut = await self._shut(due[0].stage) if due else None
+                    if due and shut is None:
                         unsettled = due[0].id
                         await self._do(due[0])
                         unsettled = ""
                         continue
-                    next_us = await self._db.read(lambda conn: jobs.next_due_us(conn, stages))
+                    if shut is not None:
+                        next_us = self._clock.utc_us() + round(shut * 1e6)
+                    else:
+                        next_us = await self._next_us(stages)
                 except (DiskFull, VaultBusy) as error:
                     log.warning("jobs wait", extra={"cause": error.slug})
                     next_us = self._clock.utc_us() + round(DISK_WAIT_SECONDS * 1e6)
@@ -120,6 +129,13 @@ class JobRunner:
             if timer is not None:
                 timer.cancel()
 
+    async def _next_us(self, stages: tuple[Stage, ...]) -> int | None:
+        return await self._db.read(lambda conn: jobs.next_due_us(conn, stages))
+
+    async def _shut(self, stage: Stage) -> float | None:
+        gate = self._stages[stage].gate
+        return await gate() if gate is not None else None
+
     async def _do(self, job: Job) -> None:
         job = await self._db.write(lambda conn: jobs.start(conn, job.id, self._clock.utc_us()))
         fields = {"stage": job.stage.value, _SUBJECT[job.stage]: job.subject_id, "attempt": job.attempts}
@@ -128,6 +144,10 @@ class JobRunner:
         began_us = self._clock.work_us()
         try:
             result = await self._stages[job.stage].run(job.subject_id)
+            if result.later:
+                await self._db.write(lambda conn: jobs.put_back(conn, job.id))
+                log.info("job ended", extra=fields | {"outcome": "later", "ms": self._elapsed_ms(began_us)})
+                return
             outcome = await self._settle(job, result, JobState.DONE, None)
             log.info(
                 "job ended",

@@ -100,6 +100,28 @@ class RecognizerChoice:
             raise ModelMissing(f"the model {model} is not here; fetch it with: omi-edge models pull {model}")
         return self._with_model(known[WHISPER], model)
 
+    def checked(self, name: str, known: Mapping[str, EngineSpec]) -> EngineSpec:
+        """Return what ``named`` does, its files looked at. Raises ModelError too for files that are not as they were.
+
+        Blocks while files that changed are hashed.
+        """
+        spec = self.named(name, known)
+        if "model" in spec.options:
+            (self._shelf or Shelf(self._models)).locate(spec.options["model"])
+        return spec
+
+    def check_final(self, name: str, known: Mapping[str, EngineSpec]) -> None:
+        """Raise ConfigError when ``listen.final`` names neither a recogniser nor a model for speech.
+
+        Its files may come later.
+        """
+        models = _for_speech((self._shelf or Shelf(self._models)).manifest)
+        if name in known or name in models:
+            return
+        near = difflib.get_close_matches(name, [*known, *models], 1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}, or a model."
+        raise ConfigError(f"listen.final: there is no recogniser or model {name[:80]!r}; {hint}")
+
     def _with_model(self, spec: EngineSpec, model: str) -> EngineSpec:
         settings = self._config.listen
         options = {

@@ -1,13 +1,19 @@
-"""A conversation transcribed anew: segment by segment into a version of its own, which is shown when it is whole."""
+"""A conversation transcribed anew: segment by segment into a version of its own, which is shown when it is whole.
+
+At the owner's wish it is done at once. The final pass does the same when there is leisure, and stands back between two
+calls of its recogniser as soon as there is none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from omi_edge.clock import Clock
 from omi_edge.domain import ConversationState, Notice, Severity, SpeechSegment, Stage, Utterance
 from omi_edge.engine import Recognition
+from omi_edge.errors import ModelError
 from omi_edge.events import Bus
+from omi_edge.pipeline.final import FinalPass
 from omi_edge.pipeline.jobs import Result
 from omi_edge.store import conversations, corrections, jobs, notices, reprocessing, search, transcripts
 from omi_edge.store.connection import Connection
@@ -15,8 +21,8 @@ from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
 from omi_edge.store.reprocessing import ReprocessingRow
 
-Hear = Callable[[SpeechSegment, str], Awaitable[Recognition]]
-"""Recognises a segment with the engine of a name."""
+Hear = Callable[[Sequence[SpeechSegment], str], Awaitable[list[Recognition]]]
+"""Recognises segments with the engine of a name."""
 Write = Callable[[SpeechSegment, str, Recognition], Utterance]
 """Makes an utterance of what was recognised."""
 Split = Callable[[Connection, str, str | None], list[Utterance]]
@@ -26,11 +32,14 @@ Made = tuple[ConversationRow, Notice | None]
 
 
 class Reprocess:
-    """The stage `reprocess`. ``told`` is given the conversation when its new transcript is there."""
+    """The stages `reprocess`, and with ``final`` `final`, which hears ``batch`` segments in one call.
+
+    ``told`` is given the conversation when its new transcript is there.
+    """
 
     def __init__(
         self, db: Database, clock: Clock, bus: Bus, hear: Hear, write: Write, split: Split,
-        told: Callable[[Made], None],
+        told: Callable[[Made], None], *, final: FinalPass | None = None, batch: int = 1,
     ) -> None:  # fmt: skip
         self._db = db
         self._clock = clock
@@ -39,42 +48,70 @@ class Reprocess:
         self._write = write
         self._split = split
         self._told = told
+        self._final = final
+        self._batch = batch
 
     async def run(self, conversation_id: str) -> Result:
         """Transcribe what is still to be; a conversation whose work was called off is left alone."""
-        row = await self._db.read(lambda conn: reprocessing.latest(conn, conversation_id))
+        row = await self._db.read(lambda conn: self._wanted(conn, conversation_id))
         begun = None
         if row is not None:
             begun = await self._db.write(lambda conn: reprocessing.begin(conn, row, self._clock.utc_us()))
         if row is None or begun is None:
-            return Result(lambda conn: None)
+            return Result(_nothing)
         version_id, left = begun
         heard_by = row.engine
-        for one in left:
-            recognition = await self._hear(one.segment, row.engine)
-            heard_by = recognition.engine
-            utterance = self._write(one.segment, conversation_id, recognition)
-            grown = await self._db.write(lambda conn: reprocessing.grow(conn, row, version_id, utterance))  # noqa: B023
+        for first in range(0, len(left), self._batch):
+            pieces = [one.segment for one in left[first : first + self._batch]]
+            if self._final is not None and await self._final.hinder():
+                return Result(_nothing, later=True)
+            try:
+                heard = await self._hear(pieces, row.engine)
+            except ModelError:
+                if self._final is None:
+                    raise
+                await self._final.look()
+                return Result(_nothing, later=True)
+            heard_by = heard[-1].engine
+            said = [self._write(*pair) for pair in zip(pieces, [conversation_id] * len(pieces), heard, strict=True)]
+            grown = await self._db.write(lambda conn: reprocessing.grow(conn, row, version_id, said))  # noqa: B023
             if grown is None:
-                return Result(lambda conn: None)
+                return Result(_nothing)
             self._tell(grown)
+            if not await self._still(conversation_id):
+                return Result(_nothing)
         said = await self._db.read(lambda conn: self._split(conn, conversation_id, version_id))
         return Result(lambda conn: self._finish(conn, row, version_id, heard_by, said), self._finished, engine=heard_by)
+
+    def _wanted(self, conn: Connection, conversation_id: str) -> ReprocessingRow | None:
+        """Return what is to be done now, None for nothing."""
+        row = reprocessing.latest(conn, conversation_id)
+        if row is None or row.final is not (self._final is not None):
+            return None
+        if row.final and conversations.get(conn, conversation_id).state is not ConversationState.COMPLETED:
+            return None  # it grows; when it is complete again, the pass goes on
+        return row
+
+    async def _still(self, conversation_id: str) -> bool:
+        """Whether to go on: a final pass does not when the conversation was opened again meanwhile."""
+        if self._final is None:
+            return True
+        return await self._db.read(lambda conn: self._wanted(conn, conversation_id)) is not None
 
     async def give_up(self, conversation_id: str, cause: str) -> Result:
         """Let the transcript be as it is."""
 
-        def commit(conn: Connection) -> ReprocessingRow | None:
+        def commit(conn: Connection) -> tuple[ReprocessingRow | None, int]:
             row = reprocessing.latest(conn, conversation_id)
-            if row is not None:
+            if row is not None and row.final is (self._final is not None):
                 reprocessing.end(conn, row, "failed", cause, self._clock.utc_us())
-            return reprocessing.latest(conn, conversation_id)
+            return reprocessing.latest(conn, conversation_id), reprocessing.waiting_final(conn)
 
-        return Result(commit, lambda row: self._tell(row) if row is not None else None)
+        return Result(commit, lambda ended: self._ended(*ended))
 
     def _finish(
         self, conn: Connection, row: ReprocessingRow, version_id: str, engine: str, said: list[Utterance]
-    ) -> tuple[ReprocessingRow | None, Made] | None:
+    ) -> tuple[ReprocessingRow | None, int, Made] | None:
         now_us = self._clock.utc_us()
         if not reprocessing.end(conn, row, "done", None, now_us):
             return None
@@ -90,18 +127,28 @@ class Reprocess:
             if before.state is not ConversationState.OPEN:
                 jobs.enqueue(conn, Stage.EXTRACT, conversation_id, now_us=now_us)
         made = conversations.get(conn, conversation_id), note_unplaced(conn, conversation_id, unplaced, now_us)
-        return reprocessing.latest(conn, conversation_id), made
+        return reprocessing.latest(conn, conversation_id), reprocessing.waiting_final(conn), made
 
-    def _finished(self, ended: tuple[ReprocessingRow | None, Made] | None) -> None:
-        if ended is not None and ended[0] is not None:
-            self._tell(ended[0])
-            self._told(ended[1])
+    def _finished(self, ended: tuple[ReprocessingRow | None, int, Made] | None) -> None:
+        if ended is not None:
+            self._ended(*ended[:2])
+            self._told(ended[2])
+
+    def _ended(self, row: ReprocessingRow | None, waiting: int) -> None:
+        if row is not None:
+            self._tell(row)
+        if self._final is not None:
+            self._final.left(waiting)
 
     def _tell(self, row: ReprocessingRow) -> None:
         self._bus.publish(
             "reprocess", self._clock.utc_us(), id=row.batch_id, conversation_id=row.conversation_id, state=row.state,
-            done=row.done, total=row.total, cause=row.cause,
+            done=row.done, total=row.total, cause=row.cause, final=row.final,
         )  # fmt: skip
+
+
+def _nothing(_: Connection) -> None:
+    """Nothing came of it."""
 
 
 def note_unplaced(conn: Connection, conversation_id: str, count: int, now_us: int) -> Notice | None:

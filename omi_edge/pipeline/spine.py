@@ -25,16 +25,18 @@ from omi_edge.listen.vad import SileroVad
 from omi_edge.memory.conversation import is_over
 from omi_edge.pipeline import imported
 from omi_edge.pipeline.engines import Engines
+from omi_edge.pipeline.final import FinalPass
 from omi_edge.pipeline.gaps import Gaps
-from omi_edge.pipeline.hearing import Hearing, Missing
+from omi_edge.pipeline.hearing import Hearing, LiveAudio, Missing
 from omi_edge.pipeline.imported import Imported
 from omi_edge.pipeline.intake import Intake, Stored, Taken
 from omi_edge.pipeline.jobs import JobRunner
 from omi_edge.pipeline.ledger import Ledger
+from omi_edge.pipeline.leisure import Leisure
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.recovery import Recovery
 from omi_edge.pipeline.stages import Stages
-from omi_edge.store import audio, conversations, jobs, notices, recordings, segments, sources
+from omi_edge.store import audio, conversations, jobs, notices, recordings, reprocessing, segments, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
@@ -86,7 +88,9 @@ class Spine:
         self._withheld = False
         self._capture = ThreadPoolExecutor(1, thread_name_prefix="capture")
         self.live = LiveTranscriber(engines, bus, clock, self._behind)
-        self._stages = Stages(db, clock, bus, config, engines, self.live, index, time_zone)
+        self.leisure = Leisure(clock, config.engine, time_zone, self._busy)
+        self.final = FinalPass(db, clock, bus, engines, config.listen.final, self.leisure)
+        self._stages = Stages(db, clock, bus, config, engines, self.live, index, time_zone, self.final)
         self._stages.on_conversation = self._watch
         self.jobs = JobRunner(db, clock, bus, self._stages.table())
         self.jobs.on_failed = self._job_failed
@@ -121,6 +125,7 @@ class Spine:
         """Take over settings that were re-read; audio settings hold for sources opened from now on."""
         self._config = config
         self._stages.reconfigure(config, time_zone)
+        self.leisure.move(time_zone)
 
     def failed_tasks(self) -> list[str]:
         """Names of the parts that ended although they should not have."""
@@ -132,6 +137,9 @@ class Spine:
             self._open[row.id] = row
         for recording_id, kept_us in await self._db.write(lambda conn: imported.cut_off(conn, self._clock.utc_us())):
             await self._tell_interrupted(recording_id, kept_us)
+        engine, now_us = self.final.engine, self._clock.utc_us()
+        await self._db.write(lambda conn: reprocessing.renew_final(conn, engine=engine, now_us=now_us))
+        await self.final.look()
         for name, work in (
             ("jobs", self.jobs.run),
             ("stored audio", self.recovery.run),
@@ -317,7 +325,7 @@ class Spine:
     def _intake(self, source_id: str, codec: Codec, *, live: bool, account: bool = False) -> Intake:
         intake = Intake(
             source_id, self._hearing(source_id, codec, live=live), codec, db=self._db, clock=self._clock,
-            thread=self._capture, on_stored=self._stored, on_live=lambda piece: self.live.offer(source_id, piece),
+            thread=self._capture, on_stored=self._stored, on_live=functools.partial(self._spoken, source_id),
             on_missing=functools.partial(self._missing, source_id) if live else _nothing_missing,
             on_disk=self._disk, ledger=self.ledger if account else None,
         )  # fmt: skip
@@ -325,10 +333,25 @@ class Spine:
             self._intakes[source_id] = intake
         return intake
 
+    def _spoken(self, source_id: str, piece: LiveAudio) -> None:
+        self.leisure.spoke()
+        self.live.offer(source_id, piece)
+
     def _stored(self, stored: Stored) -> None:
         self.on_stored(stored)
         if stored.segments:
+            self.leisure.spoke()
             self.jobs.poke()
+
+    async def _busy(self) -> str:
+        """Say what people want of the machine now, "" for nothing."""
+        if any(intake.speaking for intake in self._intakes.values()):
+            return "somebody is speaking"
+        if self._taking:
+            return "a recording is being taken in"
+        if self._behind() or await self._db.read(lambda conn: jobs.next_due_us(conn, (Stage.TRANSCRIBE,))) is not None:
+            return "speech waits to be transcribed"
+        return ""
 
     async def _missing(self, source_id: str, missing: Missing) -> None:
         intake = self._intakes[source_id]
@@ -441,6 +464,11 @@ class Spine:
         told: str | None = None  # what stood before this start is not known
         while True:
             trouble = await self.engines.check()
+            try:
+                if await self.final.look():
+                    self.jobs.poke()
+            except OmiEdgeError as error:
+                log.warning("the second pass was not looked at", extra={"cause": error.slug})
             if trouble != told:
                 try:
                     await self._tell_fallback(trouble)
@@ -470,7 +498,7 @@ class Spine:
             await self._db.write(lambda conn: notices.clear(conn, "disk-full", ()))
 
     async def _job_failed(self, job: Job) -> None:
-        if job.stage is Stage.REPROCESS:
+        if job.stage in (Stage.REPROCESS, Stage.FINAL):
             await self.raise_notice(
                 "reprocess-failed", Severity.ERROR, (job.subject_id,),
                 f"A conversation could not be transcribed anew ({job.cause or 'unknown cause'}); its transcript is as "

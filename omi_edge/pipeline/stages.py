@@ -35,11 +35,22 @@ from omi_edge.listen.align import assign
 from omi_edge.listen.guards import reasons
 from omi_edge.memory.conversation import Candidate, outcome_of, place
 from omi_edge.pipeline.engines import Engines
+from omi_edge.pipeline.final import FinalPass
 from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
 from omi_edge.pipeline.jobs import Result, StageWork
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.reprocess import Reprocess, note_unplaced, tell_notice
-from omi_edge.store import audio, conversations, corrections, jobs, memories, search, segments, transcripts
+from omi_edge.store import (
+    audio,
+    conversations,
+    corrections,
+    jobs,
+    memories,
+    reprocessing,
+    search,
+    segments,
+    transcripts,
+)
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
@@ -62,6 +73,7 @@ class Stages:
         live: LiveTranscriber,
         index: VectorIndex,
         time_zone: str,
+        final: FinalPass,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -71,7 +83,11 @@ class Stages:
         self._live = live
         self._index = index
         self._time_zone = time_zone
-        self._reprocess = Reprocess(db, clock, bus, self._heard_by, self._written, self._with_speakers, self._assembled)
+        shared = (self._written, self._with_speakers, self._assembled)
+        self._reprocess = Reprocess(db, clock, bus, self._heard_by, *shared)
+        batch = config.listen.batch
+        self._final_pass = Reprocess(db, clock, bus, self._heard_finally, *shared, final=final, batch=batch)
+        self._final = final
         self.on_conversation: Callable[[str], None] = lambda _: None
         """Told when a conversation was begun, grew or was opened again."""
 
@@ -89,6 +105,7 @@ class Stages:
             Stage.EXTRACT: StageWork(self.extract, self._without_understanding),
             Stage.EMBED: StageWork(self.embed, self._without_vectors),
             Stage.REPROCESS: StageWork(self._reprocess.run, self._reprocess.give_up),
+            Stage.FINAL: StageWork(self._final_pass.run, self._final_pass.give_up, self._final.gate),
         }
 
     # --- transcribe -----------------------------------------------------------------------------------------------
@@ -351,14 +368,20 @@ class Stages:
                     conn, conversation_id, ConversationState.COMPLETED, closed_by=row.closed_by,
                     finished_us=self._clock.utc_us(),
                 )  # fmt: skip
-            return conversations.get(conn, conversation_id)
+            row = conversations.get(conn, conversation_id)
+            if row.state is ConversationState.COMPLETED:
+                reprocessing.ask_final(conn, row.id, engine=self._final.engine, now_us=self._clock.utc_us())
+            return row
 
         return Result(commit, self._tell, engine=model)
 
     # --- reprocess ------------------------------------------------------------------------------------------------
 
-    async def _heard_by(self, segment: SpeechSegment, engine: str) -> Recognition:
-        return await self._engines.recognize_with(engine, await self._pcm(segment))
+    async def _heard_by(self, pieces: Sequence[SpeechSegment], engine: str) -> list[Recognition]:
+        return [await self._engines.recognize_with(engine, await self._pcm(segment)) for segment in pieces]
+
+    async def _heard_finally(self, pieces: Sequence[SpeechSegment], engine: str) -> list[Recognition]:
+        return await self._engines.recognize_final(engine, [await self._pcm(segment) for segment in pieces])
 
     def _written(self, segment: SpeechSegment, conversation_id: str, recognition: Recognition) -> Utterance:
         words = _placed(segment, recognition)

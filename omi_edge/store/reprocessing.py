@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from omi_edge.domain import ConversationState, Outcome, Stage, Utterance
+from omi_edge.domain import ConversationState, JobState, Outcome, Stage, Utterance
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
 from omi_edge.store import audio, conversations, jobs, segments, transcripts
@@ -21,9 +21,15 @@ HOLE_US = 300_000
 """So much of a segment may lack audio: holes that the decoder conceals are no longer (docs/architecture.md, Time)."""
 OPEN = ("queued", "running")
 STATES = (*OPEN, "done", "failed", "cancelled")
+FINAL = "final"
+"""The actor of a final pass: nobody asked for it, and it waits for leisure."""
+SUPERSEDED = "superseded"
+"""The cause of a final pass that was called off for one that the owner asked for."""
 LIMIT = 50
 """Batches that are listed."""
 
+_ASKED, _UNASKED = "rep", "fin"
+"""Prefixes of batches: asked for by somebody, and final passes."""
 _COLUMNS = (
     "r.n, r.batch_id, c.id, r.engine, r.keep, r.state, r.done, r.total, r.cause, r.version_id, r.actor, r.created_us,"
     " r.ended_us"
@@ -52,6 +58,16 @@ class ReprocessingRow(msgspec.Struct, frozen=True):
     created_us: int
     ended_us: int | None
 
+    @property
+    def final(self) -> bool:
+        """Whether it is a final pass."""
+        return self.actor == FINAL
+
+    @property
+    def stage(self) -> Stage:
+        """The job that does it."""
+        return Stage.FINAL if self.final else Stage.REPROCESS
+
 
 def hindrance(conn: Connection, conversation_id: str) -> str:
     """Say why a conversation cannot be transcribed anew, "" when it can. Raises NotFound."""
@@ -59,22 +75,26 @@ def hindrance(conn: Connection, conversation_id: str) -> str:
     if row.state is not ConversationState.COMPLETED:
         return f"the conversation is {row.state.value}; end it with `omi-edge close`, or wait until it is completed."
     known = latest(conn, conversation_id)
-    if known is not None and known.state in OPEN:
+    if known is not None and known.state in OPEN and not known.final:
         return f"the conversation is being transcribed anew ({known.batch_id}); wait for that, or cancel it."
     wanted = spoken(conn, conversation_id)
     if not wanted:
         return "nothing was spoken in the conversation, so there is nothing to transcribe."
-    gone = sum(
-        audio.kept_us(conn, one.segment.source_id, one.segment.start_us, one.segment.end_us)
-        < one.segment.end_us - one.segment.start_us - HOLE_US
-        for one in wanted
-    )
+    gone = _released(conn, wanted)
     if gone:
         return (
             f"the audio of {gone} of its {len(wanted)} segments is no longer kept, so they cannot be heard again; its "
             "transcript stays as it is."
         )
     return ""
+
+
+def _released(conn: Connection, wanted: Sequence[SegmentRow]) -> int:
+    return sum(
+        audio.kept_us(conn, one.segment.source_id, one.segment.start_us, one.segment.end_us)
+        < one.segment.end_us - one.segment.start_us - HOLE_US
+        for one in wanted
+    )
 
 
 def spoken(conn: Connection, conversation_id: str) -> list[SegmentRow]:
@@ -90,22 +110,17 @@ def ask(
 
     Raises BadInput when there is none that can be, and NotFound.
     """
-    batch_id = new_id("rep", now_us)
+    batch_id = new_id(_ASKED, now_us)
     refused = []
     for conversation_id in conversation_ids:
         why = hindrance(conn, conversation_id)
         if why:
             refused.append((conversation_id, why))
             continue
-        conn.execute(
-            "INSERT INTO reprocessings (batch_id, conversation_n, engine, keep, state, total, actor, created_us)"
-            " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
-            (
-                batch_id, conversations.number(conn, conversation_id), engine, keep,
-                len(spoken(conn, conversation_id)), actor, now_us,
-            ),
-        )  # fmt: skip
-        jobs.enqueue(conn, Stage.REPROCESS, conversation_id, now_us=now_us)
+        waits = latest(conn, conversation_id)
+        if waits is not None and end(conn, waits, "cancelled", SUPERSEDED, now_us):
+            jobs.cancel(conn, Stage.FINAL, conversation_id, now_us)
+        _add(conn, batch_id, conversation_id, engine, actor, now_us, keep=keep)
     if len(refused) == len(conversation_ids):
         raise BadInput(
             refused[0][1] if len(refused) == 1
@@ -116,13 +131,69 @@ def ask(
     return batch_id, refused
 
 
+def ask_final(conn: Connection, conversation_id: str, *, engine: str, now_us: int) -> bool:
+    """Ask a final pass of a completed conversation; return whether one waits now.
+
+    None is asked with ``engine`` "", of a conversation whose words somebody has chosen (transcribed anew at the owner's
+    wish, or rolled back behind a final pass), and of one that has not grown since the last. Raises NotFound.
+    """
+    rows = _of(conn, conversation_id)
+    if rows and rows[0].state in OPEN:
+        if rows[0].final:
+            jobs.enqueue(conn, Stage.FINAL, conversation_id, now_us=now_us)
+        return rows[0].final
+    if not engine or hindrance(conn, conversation_id):
+        return False
+    if any(row.state == "done" and not row.keep and not row.final for row in rows):
+        return False
+    passes = [row for row in rows if row.final and row.cause != SUPERSEDED]
+    if passes and passes[0].total == len(spoken(conn, conversation_id)):
+        return False
+    live_id = transcripts.live_version(conn, conversation_id)
+    if any(row.state == "done" for row in passes) and transcripts.words_of(conn, conversation_id) == live_id:
+        return False
+    _add(conn, new_id(_UNASKED, now_us), conversation_id, engine, FINAL, now_us)
+    return True
+
+
+def renew_final(conn: Connection, *, engine: str, now_us: int) -> int:
+    """Let what waits for a final pass be done by ``engine``, or call it off where that is ""; return how many wait."""
+    rows = conn.execute(f"{_SELECT} WHERE r.actor = ? AND r.state IN ('queued', 'running') ORDER BY r.n", (FINAL,))
+    waiting = [_row(row) for row in rows.fetchall()]
+    for row in waiting:
+        if row.engine == engine:
+            continue
+        if not engine:
+            end(conn, row, "cancelled", None, now_us)
+            jobs.cancel(conn, Stage.FINAL, row.conversation_id, now_us)
+            continue
+        if row.version_id is not None:
+            transcripts.drop_unfinished(conn, row.version_id)
+        conn.execute(
+            "UPDATE reprocessings SET engine = ?, state = 'queued', version_id = NULL, done = 0 WHERE n = ?",
+            (engine, row.n),
+        )
+    return len(waiting) if engine else 0
+
+
+def waiting_final(conn: Connection) -> int:
+    """Return how many conversations wait for their final pass."""
+    return jobs.counts(conn).get(Stage.FINAL.value, {}).get(JobState.QUEUED.value, 0)
+
+
 def latest(conn: Connection, conversation_id: str) -> ReprocessingRow | None:
     """Return the last reprocessing of a conversation."""
-    row = conn.execute(
-        f"{_SELECT} WHERE r.conversation_n = ? ORDER BY r.n DESC LIMIT 1",
-        (conversations.number(conn, conversation_id),),
-    ).fetchone()
-    return None if row is None else _row(row)
+    return next(iter(_of(conn, conversation_id, limit=1)), None)
+
+
+def last_final(conn: Connection, conversation_id: str) -> ReprocessingRow | None:
+    """Return the last final pass of a conversation."""
+    return next((row for row in _of(conn, conversation_id) if row.final), None)
+
+
+def released(conn: Connection, conversation_id: str) -> bool:
+    """Whether the audio of what is to be heard again is no longer whole."""
+    return _released(conn, spoken(conn, conversation_id)) > 0
 
 
 def batch(conn: Connection, batch_id: str) -> list[ReprocessingRow]:
@@ -134,8 +205,11 @@ def batch(conn: Connection, batch_id: str) -> list[ReprocessingRow]:
 
 
 def batches(conn: Connection) -> list[str]:
-    """Return the newest batches, the newest first."""
-    rows = conn.execute("SELECT batch_id FROM reprocessings GROUP BY batch_id ORDER BY batch_id DESC LIMIT ?", (LIMIT,))
+    """Return the newest batches that somebody asked for, the newest first; not the final passes."""
+    rows = conn.execute(
+        "SELECT batch_id FROM reprocessings WHERE batch_id >= ? GROUP BY batch_id ORDER BY batch_id DESC LIMIT ?",
+        (f"{_ASKED}_", LIMIT),  # a final pass sorts before
+    )
     return [row[0] for row in rows]
 
 
@@ -160,12 +234,12 @@ def begin(conn: Connection, row: ReprocessingRow, now_us: int) -> tuple[str, lis
     return version_id, [one for one in wanted if one.segment.id not in there]
 
 
-def grow(conn: Connection, row: ReprocessingRow, version_id: str, utterance: Utterance) -> ReprocessingRow | None:
-    """Store what one segment says now; None when the work was called off."""
+def grow(conn: Connection, row: ReprocessingRow, version_id: str, said: Sequence[Utterance]) -> ReprocessingRow | None:
+    """Store what segments say now, an utterance each; None when the work was called off."""
     if _again(conn, row).state not in OPEN:
         return None
-    transcripts.append(conn, version_id, [utterance])
-    conn.execute("UPDATE reprocessings SET done = done + 1 WHERE n = ?", (row.n,))
+    transcripts.append(conn, version_id, said)
+    conn.execute("UPDATE reprocessings SET done = done + ? WHERE n = ?", (len(said), row.n))
     return _again(conn, row)
 
 
@@ -180,6 +254,8 @@ def end(conn: Connection, row: ReprocessingRow, state: str, cause: str | None, n
         "UPDATE reprocessings SET state = ?, cause = ?, ended_us = ?, version_id = ? WHERE n = ?",
         (state, cause, now_us, now.version_id if state == "done" else None, row.n),
     )
+    if not now.final and (state != "done" or now.keep):
+        _revive(conn, now, now_us)
     return True
 
 
@@ -193,9 +269,39 @@ def cancel(conn: Connection, batch_id: str, now_us: int) -> int:
     called_off = 0
     for row in batch(conn, batch_id):
         if end(conn, row, "cancelled", None, now_us):
-            jobs.cancel(conn, Stage.REPROCESS, row.conversation_id, now_us)
+            jobs.cancel(conn, row.stage, row.conversation_id, now_us)
             called_off += 1
     return called_off
+
+
+def _revive(conn: Connection, ended: ReprocessingRow, now_us: int) -> None:
+    """Ask again for the final pass that gave way to a reprocessing, of which nothing came that is shown."""
+    before = next((row for row in _of(conn, ended.conversation_id) if row.n < ended.n), None)
+    if before is not None and before.final and before.cause == SUPERSEDED:
+        ask_final(conn, ended.conversation_id, engine=before.engine, now_us=now_us)
+
+
+def _add(
+    conn: Connection, batch_id: str, conversation_id: str, engine: str, actor: str, now_us: int, *, keep: bool = False
+) -> None:
+    conn.execute(
+        "INSERT INTO reprocessings (batch_id, conversation_n, engine, keep, state, total, actor, created_us)"
+        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
+        (
+            batch_id, conversations.number(conn, conversation_id), engine, keep, len(spoken(conn, conversation_id)),
+            actor, now_us,
+        ),
+    )  # fmt: skip
+    jobs.enqueue(conn, Stage.FINAL if actor == FINAL else Stage.REPROCESS, conversation_id, now_us=now_us)
+
+
+def _of(conn: Connection, conversation_id: str, limit: int = -1) -> list[ReprocessingRow]:
+    """Return the reprocessings of a conversation, the newest first."""
+    rows = conn.execute(
+        f"{_SELECT} WHERE r.conversation_n = ? ORDER BY r.n DESC LIMIT ?",
+        (conversations.number(conn, conversation_id), limit),
+    )
+    return [_row(row) for row in rows.fetchall()]
 
 
 def _again(conn: Connection, row: ReprocessingRow) -> ReprocessingRow:

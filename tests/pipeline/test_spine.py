@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,7 @@ from omi_edge.domain import (
     Utterance,
 )
 from omi_edge.engine import Dialogue, HeardWord, Recognition, Rejected
-from omi_edge.errors import BadInput, EnginePermanent, EngineTransient
+from omi_edge.errors import BadInput, EnginePermanent, EngineTransient, ModelMissing
 from omi_edge.events import Bus
 from omi_edge.pipeline.engines import PartialHeard
 from omi_edge.pipeline.spine import Spine
@@ -66,6 +66,10 @@ class ScriptedEngines:
         self.tier = ScriptedTier()
         self.tiers = {"live": self.tier}
         self.unusable = ""
+        self.final_unusable = ""
+        self.final_hears: Callable[[float], str] | None = None
+        self.final_calls: list[int] = []
+        """Segments of each call of the final recogniser."""
         self.doubts: tuple[Rejected, ...] = ()
 
     async def check(self) -> str:
@@ -73,13 +77,27 @@ class ScriptedEngines:
 
     async def recognize(self, pcm: bytes) -> Recognition:
         self._stumble("recognize")
-        words = self.hears(len(pcm) / 32_000).split()
+        return self._heard(pcm, self.hears, "scripted")
+
+    def _heard(self, pcm: bytes, hears: Callable[[float], str], engine: str) -> Recognition:
+        words = hears(len(pcm) / 32_000).split()
         each = len(pcm) // 32 // max(1, len(words))
         heard = tuple(HeardWord(w, n * each, (n + 1) * each, 0.9) for n, w in enumerate(words))
-        return Recognition(heard, "scripted", rejected=self.doubts)
+        return Recognition(heard, engine, rejected=self.doubts)
 
     async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
         return await self.recognize(pcm)
+
+    async def check_final(self) -> str:
+        return self.final_unusable
+
+    async def recognize_final(self, name: str, pieces: Sequence[bytes]) -> list[Recognition]:
+        if self.final_unusable:
+            raise ModelMissing(self.final_unusable)
+        self._stumble("final")
+        self.final_calls.append(len(pieces))
+        hears = self.final_hears or self.hears
+        return [self._heard(pcm, hears, f"{name} 1") for pcm in pieces]
 
     async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
         return await self.recognize(b"".join([block async for block in blocks]))

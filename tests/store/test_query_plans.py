@@ -181,7 +181,7 @@ def use_versions(do: Exercise) -> None:
         row = do(reprocessing.batch, batch_id)[0]
         begun = do(reprocessing.begin, row, START_US)
         new = utterance(f"utt_{end}", conversation_id, START_US, "hello")
-        do(reprocessing.grow, row, begun[0], new)
+        do(reprocessing.grow, row, begun[0], [new])
         if end == "cancelled":
             do(reprocessing.cancel, batch_id, START_US)
         else:
