@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from omi_edge import __version__
 from omi_edge.clock import Clock
 from omi_edge.config import Config
-from omi_edge.domain import FetchState, LinkState, Notice
+from omi_edge.domain import FetchState, LinkState, Notice, Stage
 from omi_edge.errors import OmiEdgeError
 from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.microphone import MicrophoneState
 from omi_edge.pipeline.spine import Spine
 from omi_edge.sandbox import network_refused
-from omi_edge.store import audio, devices, jobs, notices, sources
+from omi_edge.store import audio, devices, jobs, notices, reprocessing, sources
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.withheld import WithheldRow
@@ -93,6 +93,7 @@ async def health_of(vitals: Vitals, watch: Watch) -> wire.Health:
     now_us = vitals.clock.utc_us()
     parts = [await _vault(vitals, watch, now_us), *_pipeline(vitals, watch, now_us)]
     parts += await _stored_audio(vitals, watch, now_us)
+    parts += await _final_pass(vitals, watch, now_us)
     for what, fraction in vitals.progress.items():
         parts.append(watch.part(what, "busy", now_us, advice=f"{fraction:.0%} done; please wait."))
     broken = [part for part in parts if part.state == "failed"]
@@ -147,6 +148,7 @@ async def status_of(vitals: Vitals) -> wire.Status:
         devices=known,
         recording=shapes.recording(vitals.withheld),
         microphone=_microphone(vitals.microphone),
+        final=await _final(vitals),
         offline=await _stored(vitals),
         **found,
     )
@@ -242,6 +244,33 @@ async def _stored_audio(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.
     busy = any(one.state == FetchState.FETCHING.value or one.waiting_seconds for one in found)
     advice = f"{held} held until you say whether to keep them: `omi-edge devices held`." if held else ""
     return [watch.part("stored audio", "busy" if busy else "ok", now_us, advice=advice)]
+
+
+async def _final(vitals: Vitals) -> wire.FinalPass | None:
+    spine, database = vitals.pipeline, vitals.vault
+    if spine is None or database is None or not spine.final.engine:
+        return None
+    waiting = await database.read(reprocessing.waiting_final)
+    final, working = spine.final, spine.jobs.working.get(Stage.FINAL.value)
+    return wire.FinalPass(final.engine, waiting, working, final.why if waiting else "", final.trouble)
+
+
+async def _final_pass(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
+    try:
+        final = await _final(vitals)
+    except OmiEdgeError:  # the part "vault" tells
+        return []
+    if final is None:
+        return []
+    if final.trouble:
+        advice = f"{final.waiting} wait with the text that was heard live. {_sentence(final.trouble)}"
+        return [watch.part("final pass", "degraded", now_us, advice=advice)]
+    advice = f"{final.waiting} wait: {final.why}." if final.why else ""
+    return [watch.part("final pass", "busy" if final.working else "ok", now_us, advice=advice)]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _capture(vitals: Vitals, watch: Watch, now_us: int) -> wire.Part:

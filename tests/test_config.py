@@ -61,6 +61,13 @@ def test_environment_values_take_the_type_of_the_default() -> None:
         ("[models]\nproxy = 'socks5://host:1'\n", "models.proxy must be an address like http://host"),
         ("[models]\nproxy = 'http://me@host:1'\n", "models.proxy must not hold a name or password"),
         ("[models]\nproxy = 'http://host:99999'\n", "models.proxy"),
+        ("[engine]\nwhen = 'never'\n", "engine.when must be one of idle, always, schedule;"),
+        ("[engine]\nhours = '22-6'\n", 'engine.hours must be two times of the day like "22:00-06:00"'),
+        ("[engine]\nhours = '24:00-06:00'\n", "engine.hours"),
+        ("[engine]\nhours = '06:00-06:00'\n", "two different times"),
+        ("[engine]\ncool = -1\n", "engine.cool must be at least 0"),
+        ("[engine]\non_batery = true\n", "did you mean on_battery?"),
+        ("[listen]\nbatch = 0\n", "listen.batch must be at least 1;"),
         ("[web\n", "not valid TOML"),
     ],
 )

@@ -175,6 +175,8 @@ async def _show(settings: Settings, conversation_id: str, ids: bool) -> None:
     print(plain(", ".join(about)))
     if conversation.offline:
         print(came_later(conversation))
+    if conversation.final is not None:
+        print(plain(final_pass(conversation.final)))
     if conversation.overview:
         print(f"\n{plain(conversation.overview)}")
     print()
@@ -183,6 +185,12 @@ async def _show(settings: Settings, conversation_id: str, ids: bool) -> None:
     _print_section("Tasks", [_task_line(task, zone) for task in conversation.tasks])
     _print_section("Memories", [memory.content for memory in conversation.memories])
     return None
+
+
+def final_pass(found: wire.FinalState) -> str:
+    """Return how far the final pass of a conversation is, as a person reads it."""
+    state = {"queued": "waits", "running": f"{found.done} of {found.total} segments done"}.get(found.state, found.state)
+    return f"final pass with {found.engine}: {state}" + (f" ({found.cause})" if found.cause else "")
 
 
 def _task_line(task: wire.TaskItem, zone: ZoneInfo) -> str:

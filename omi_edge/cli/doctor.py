@@ -27,6 +27,8 @@ from omi_edge.listen.vad import model_path
 from omi_edge.models.shelf import Shelf
 from omi_edge.opus import libopus_path
 from omi_edge.paths import models_folder, socket_path
+from omi_edge.pipeline import sensors
+from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.recognizer import WHISPER
 from omi_edge.sandbox import network_refused
 from omi_edge.store import connection, database
@@ -122,6 +124,21 @@ def _recognizer(settings: Settings) -> Finding:
     return Finding("speech recognition", "ok", "PocketSphinx, English (built in: rough)")
 
 
+def _final(settings: Settings) -> Finding:
+    name, engine = settings.config.listen.final, settings.config.engine
+    if not name:
+        return Finding("second pass", "ok", "none is configured")
+    models = models_folder(settings.folder, settings.config.models.folder)
+    if trouble := asyncio.run(ChosenEngines(settings.config, SystemClock(), models).check_final()):
+        return Finding("second pass", "warning", f"what was heard live stays shown until it can run: {trouble}")
+    celsius = sensors.temperature() if sys.platform == "linux" else None
+    if engine.cool and celsius is None:
+        cure = "Set engine.cool to 0; macOS tells how hot it is to nobody but root, and some machines to nobody at all."
+        return Finding("second pass", "warning", "engine.cool is set, and nothing here tells how hot it is", cure)
+    heat = f", now {celsius:.0f} °C" if celsius is not None else ""
+    return Finding("second pass", "ok", f"{name}, {engine.when}{heat}")
+
+
 def _cipher(_: Settings) -> Finding:
     return Finding("encryption", "ok", connection.library_versions())
 
@@ -213,6 +230,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "libopus": _libopus,
     "speech detection": _vad,
     "speech recognition": _recognizer,
+    "second pass": _final,
     "encryption": _cipher,
     "disk": _disk,
     "data folder": _folder,

@@ -40,6 +40,8 @@ async def _status(settings: Settings) -> None:
     print(f"recording {recording_line(found.recording, settings)}")
     if found.microphone is not None:
         print(f"mic       {microphone_line(found.microphone)}")
+    if found.final is not None:
+        print(plain(f"2nd pass  {final_line(found.final)}"))
     print("audio     " + ", ".join(_amount(name, value) for name, value in found.audio.items()))
     for work in found.progress:
         print(f"working   {', '.join(f'{name} {value}' for name, value in work.items())}")
@@ -67,6 +69,16 @@ async def _status(settings: Settings) -> None:
         _section("Tiers", ["tier", "engine", "speed"], [[s.tier, s.engine, _speed(s)] for s in found.speeds])
     _section("Notices", _NOTICE_HEADERS, [_notice(item, settings) for item in found.notices])
     return None
+
+
+def final_line(item: wire.FinalPass) -> str:
+    """Return how the second pass stands, as a person reads it."""
+    parts = [item.engine, f"{item.waiting} wait"]
+    if item.working:
+        parts.append(f"hears {item.working}")
+    if item.why or item.trouble:
+        parts.append(item.trouble or item.why)
+    return ", ".join(parts)
 
 
 def microphone_line(item: wire.MicrophoneItem) -> str:

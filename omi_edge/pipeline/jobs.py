@@ -113,10 +113,7 @@ class JobRunner:
                         await self._do(due[0])
                         unsettled = ""
                         continue
-                    if shut is not None:
-                        next_us = self._clock.utc_us() + round(shut * 1e6)
-                    else:
-                        next_us = await self._next_us(stages)
+                    next_us = await self._next_us(stages, shut)
                 except (DiskFull, VaultBusy) as error:
                     log.warning("jobs wait", extra={"cause": error.slug})
                     next_us = self._clock.utc_us() + round(DISK_WAIT_SECONDS * 1e6)
@@ -129,7 +126,9 @@ class JobRunner:
             if timer is not None:
                 timer.cancel()
 
-    async def _next_us(self, stages: tuple[Stage, ...]) -> int | None:
+    async def _next_us(self, stages: tuple[Stage, ...], shut: float | None) -> int | None:
+        if shut is not None:
+            return self._clock.utc_us() + round(shut * 1e6)
         return await self._db.read(lambda conn: jobs.next_due_us(conn, stages))
 
     async def _shut(self, stage: Stage) -> float | None:

@@ -37,8 +37,8 @@ class Leisure:
         self._night = night(settings)
         self._busy = busy
         self._sensors = sensors or Sensors(clock)
-        self._spoken_us: int | None = None
-        """Boot time of the last speech that is known of."""
+        self._spoken_us = clock.boot_us()
+        """Boot time of the last speech that is known of; a start counts as speech, since nothing is known from before."""
         self._reading = Reading(None, False)
         self._read_us: int | None = None
         self._hot = False
@@ -59,8 +59,8 @@ class Leisure:
             if why:
                 self.spoke()
                 return why
-            if self._spoken_us is not None and self._clock.boot_us() - self._spoken_us < settings.quiet * 1e6:
-                return f"somebody spoke less than {settings.quiet:g} s ago (engine.quiet)"
+            if self._clock.boot_us() - self._spoken_us < settings.quiet * 1e6:
+                return f"it has not been quiet for {settings.quiet:g} s yet (engine.quiet)"
         if settings.when == "schedule" and not self._within_hours():
             return f"it is outside the hours {settings.hours} (engine.hours)"
         return await self._machine()

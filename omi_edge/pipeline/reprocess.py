@@ -55,6 +55,8 @@ class Reprocess:
         """Transcribe what is still to be; a conversation whose work was called off is left alone."""
         row = await self._db.read(lambda conn: self._wanted(conn, conversation_id))
         begun = None
+        if row is not None and self._final is not None and await self._gone(row):
+            return Result(_nothing)
         if row is not None:
             begun = await self._db.write(lambda conn: reprocessing.begin(conn, row, self._clock.utc_us()))
         if row is None or begun is None:
@@ -91,6 +93,16 @@ class Reprocess:
         if row.final and conversations.get(conn, conversation_id).state is not ConversationState.COMPLETED:
             return None  # it grows; when it is complete again, the pass goes on
         return row
+
+    async def _gone(self, row: ReprocessingRow) -> bool:
+        """Call a final pass off when the audio was let go of while it waited: nobody has to be told."""
+
+        def look(conn: Connection) -> bool:
+            now_us, cause = self._clock.utc_us(), "the audio is no longer kept"
+            gone = reprocessing.released(conn, row.conversation_id)
+            return gone and reprocessing.end(conn, row, "cancelled", cause, now_us)
+
+        return await self._db.write(look)
 
     async def _still(self, conversation_id: str) -> bool:
         """Whether to go on: a final pass does not when the conversation was opened again meanwhile."""

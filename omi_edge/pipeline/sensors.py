@@ -1,8 +1,7 @@
 """How hot the machine is, and what feeds it: read from the system, without root.
 
 Linux tells both in files (Documentation/ABI/testing/sysfs-class-thermal and sysfs-class-power of the kernel), on a
-Raspberry Pi too. macOS tells what feeds it through pmset(1); how hot it is, to
-nobody but root (powermetrics(1)).
+Raspberry Pi too. macOS tells what feeds it through pmset(1); how hot it is, to nobody but root (powermetrics(1)).
 """
 
 from __future__ import annotations

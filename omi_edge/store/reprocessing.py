@@ -158,7 +158,10 @@ def ask_final(conn: Connection, conversation_id: str, *, engine: str, now_us: in
 
 def renew_final(conn: Connection, *, engine: str, now_us: int) -> int:
     """Let what waits for a final pass be done by ``engine``, or call it off where that is ""; return how many wait."""
-    rows = conn.execute(f"{_SELECT} WHERE r.actor = ? AND r.state IN ('queued', 'running') ORDER BY r.n", (FINAL,))
+    rows = conn.execute(
+        f"{_SELECT} WHERE r.batch_id BETWEEN ? AND ? AND r.state IN ('queued', 'running') ORDER BY r.batch_id, r.n",
+        (f"{_UNASKED}_", f"{_UNASKED}_~"),
+    )
     waiting = [_row(row) for row in rows.fetchall()]
     for row in waiting:
         if row.engine == engine:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode
 
 from omi_edge import domain
-from omi_edge.store import ledger, memories, offline, senders, sources, transcripts
+from omi_edge.store import ledger, memories, offline, reprocessing, senders, sources, transcripts
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
@@ -92,7 +92,15 @@ def conversation(
         memories=[memory(found) for found in facts],
         transcript=f"/v1/conversations/{row.id}/transcript",
         audio=f"/v1/conversations/{row.id}/audio",
+        final=_final(conn, row.id),
     )
+
+
+def _final(conn: Connection, conversation_id: str) -> wire.FinalState | None:
+    row = reprocessing.last_final(conn, conversation_id)
+    if row is None:
+        return None
+    return wire.FinalState(row.batch_id, row.state, row.engine, row.done, row.total, row.cause)
 
 
 def version(row: VersionRow) -> wire.TranscriptVersion:

@@ -360,6 +360,19 @@ class MemoryItem(msgspec.Struct, frozen=True):
     evidence: list[Span]
 
 
+class FinalState(msgspec.Struct, frozen=True):
+    """How far the last final pass of a conversation is."""
+
+    id: str
+    state: str
+    """queued, running, done, failed or cancelled."""
+    engine: str
+    done: int
+    """Segments."""
+    total: int
+    cause: str | None
+
+
 class Conversation(msgspec.Struct, frozen=True):
     """One conversation with everything derived from it."""
 
@@ -388,6 +401,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """Path of the transcript."""
     audio: str
     """Path of the audio."""
+    final: FinalState | None = None
+    """None when no final pass was asked for."""
 
 
 class TaskNew(msgspec.Struct, forbid_unknown_fields=True):
@@ -835,6 +850,20 @@ class MicrophoneItem(msgspec.Struct, frozen=True):
     message: str
 
 
+class FinalPass(msgspec.Struct, frozen=True):
+    """The second pass over conversations that have ended."""
+
+    engine: str
+    waiting: int
+    """Conversations."""
+    working: str | None
+    """The conversation that is being heard."""
+    why: str
+    """What those that wait wait for; "" for nothing but their turn."""
+    trouble: str
+    """Why the recogniser cannot be used, and how to mend that."""
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `omi-edge status` shows."""
 
@@ -859,6 +888,8 @@ class Status(msgspec.Struct, frozen=True):
     recording: Recording
     microphone: MicrophoneItem | None = None
     """None when the daemon listens to none of its own."""
+    final: FinalPass | None = None
+    """None without a second pass."""
     offline: list[OfflineState] = []
     """Of the pendants whose stored audio is being fetched, waits to be heard, or waits for the owner's word."""
 

@@ -55,6 +55,22 @@ def test_a_model_that_is_chosen_and_not_there(
     assert f"omi-edge models pull {NAME}" in found["speech recognition"]["detail"]
 
 
+def test_a_second_pass_whose_model_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report(capsys, "--data", str(tmp_path / "none"))[1]["second pass"]["detail"] == "none is configured"
+    monkeypatch.setenv("OMI_EDGE_LISTEN_FINAL", NAME)
+    monkeypatch.setenv("OMI_EDGE_MODELS_FOLDER", str(tmp_path / "models"))
+    shelf = shelved(tmp_path / "models")
+    _, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert found["second pass"]["state"] == "ok"
+    assert found["second pass"]["detail"].startswith(f"{NAME}, idle")
+    shelf.remove(NAME, unlock=False)
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert (code, found["second pass"]["state"]) == (0, "warning")
+    assert f"omi-edge models pull {NAME}" in found["second pass"]["detail"]
+
+
 def test_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--data", str(tmp_path / "none"), "doctor"]) == 0
     assert "libopus" in capsys.readouterr().out

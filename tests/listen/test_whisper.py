@@ -24,6 +24,7 @@ from omi_edge.errors import (
     ModelTruncated,
     NotFound,
 )
+from omi_edge.listen.guards import Guarded
 from omi_edge.listen.whisper import PARTIAL_GROWTH, WhisperRecognizer
 from omi_edge.models.shelf import Shelf
 from tests.listen.sound import SHORT, Samples, noise, recording
@@ -99,6 +100,96 @@ def test_the_real_library_gives_the_same_words_however_the_sound_is_cut(
     live, cut = hear(recognizer(models, beam_size=1, partials=True), sound, (64_000, 128_000))
     assert cut == whole
     assert live[-1]
+
+
+SPANS = (0, 6), (1, 7), (1, 6)
+"""Of the recording, in half seconds."""
+
+
+def pieces() -> list[bytes]:
+    """Return three segments of speech, a silence between two of them, and one that is longer than a window."""
+    sound = recording(SHORT)[: 4 * SAMPLE_RATE]
+    first, second, third = (sound[a * SAMPLE_RATE // 2 : b * SAMPLE_RATE // 2].tobytes() for a, b in SPANS)
+    return [first, b"\0" * 64_000, second, third, np.tile(sound, 8)[: 31 * SAMPLE_RATE].tobytes()]
+
+
+def test_several_in_one_call_get_what_each_gets_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omi_edge.listen.guards._of_piece", lambda *_: None)  # random weights deserve no belief
+    engine = recognizer(models, beam_size=1)
+    calls, decode = [], engine._decode_many
+
+    def counted(sounds: list[Samples]) -> Any:
+        calls.append(len(sounds))
+        return decode(sounds)
+
+    monkeypatch.setattr(engine, "_decode_many", counted)
+    segments = pieces()
+    together = engine.recognize_many(segments)
+    assert calls == [3]  # silence is not asked about, and what is too long goes alone
+    assert len(together) == len(segments)
+    assert together[1].words == ()
+    assert together[4] == hear(engine, np.frombuffer(segments[4], np.int16))[1]
+    for found, pcm in zip(together, segments, strict=True):
+        alone = hear(engine, np.frombuffer(pcm, np.int16))[1]
+        assert (found.engine, found.language) == (alone.engine, alone.language)
+        assert all(0 <= word.start_ms <= word.end_ms <= len(pcm) // 32 for word in found.words)
+    assert any(found.words for found in together)
+    assert engine.recognize_many(segments[::-1])[::-1] == together  # whatever lies beside it
+    assert engine.recognize_many([]) == []
+
+
+class ScriptedBatch:
+    """Says in each clip where it began, and one word too late for it."""
+
+    asked: list[dict[str, Any]]
+
+    def __init__(self, model: Any) -> None:
+        pass
+
+    def transcribe(self, audio: Any, **options: Any) -> tuple[Iterator[Any], Any]:
+        self.asked.append(options)
+        return iter([part for clip in options["clip_timestamps"] for part in self._heard(clip)]), SimpleNamespace(
+            language="en"
+        )
+
+    def _heard(self, clip: dict[str, float]) -> Iterator[Any]:
+        first, last = (int(clip[end] * SAMPLE_RATE) / SAMPLE_RATE for end in ("start", "end"))
+        words = [(f" at{first:.2f}", first + 0.9, first + 1.2), (" late", last - 0.5, last + 5)]
+        for text, start, end in words:
+            yield SimpleNamespace(
+                text=text, words=[SimpleNamespace(word=text, start=start, end=end, probability=0.9)], avg_logprob=-0.3,
+                no_speech_prob=0.1, compression_ratio=1.0, temperature=0.0, seek=int(first * 100),
+            )  # fmt: skip
+
+
+def test_each_gets_its_own_words(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptedBatch, "asked", [], raising=False)
+    monkeypatch.setattr(faster_whisper, "BatchedInferencePipeline", ScriptedBatch)
+    monkeypatch.setattr("omi_edge.listen.whisper.guard", lambda pieces, *_, **__: Guarded(
+        tuple(word for piece in pieces for word in piece.words)
+    ))  # fmt: skip
+    sound = recording(SHORT)
+    segments = [sound[: 2 * SAMPLE_RATE + 7].tobytes(), sound[: 3 * SAMPLE_RATE + 1].tobytes() + b"\1"]
+    engine = recognizer(models, initial_prompt="Anna", hotwords="omi", language="en")
+    first, second = engine.recognize_many(segments)
+    assert [(word.text, word.start_ms, word.end_ms) for word in first.words] == [
+        ("at0.00", 900, 1200), ("late", 1500, 2000),
+    ]  # fmt: skip
+    assert [(word.text, word.start_ms, word.end_ms) for word in second.words] == [
+        ("at2.00", 900, 1200), ("late", 2500, 3000),
+    ]  # fmt: skip
+    (asked,) = ScriptedBatch.asked
+    wanted = {"initial_prompt": "Anna", "hotwords": "omi", "temperature": 0.0, "without_timestamps": False,
+              "vad_filter": False, "batch_size": 2}  # fmt: skip
+    assert wanted.items() <= asked.items()
+
+
+def test_where_the_language_is_to_be_detected_each_goes_alone(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("hello", 1.0, 1.5),)
+    scripted.model = SimpleNamespace(is_multilingual=True)  # type: ignore[attr-defined]
+    found = recognizer(models).recognize_many(pieces()[:3])
+    assert [one.language for one in found] == ["nl", "en", "nl"]
+    assert len(scripted.asked) == 2
 
 
 def test_words_that_are_not_believed_leave_their_reasons(models: Path, scripted: type[ScriptedWhisper]) -> None:

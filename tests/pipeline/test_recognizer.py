@@ -12,6 +12,7 @@ import pytest
 from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, EngineConfig, ListenConfig, ModelsConfig, WebConfig
 from omi_edge.daemon import Daemon
+from omi_edge.domain import SAMPLE_RATE
 from omi_edge.engine import EngineSpec, HeardWord, Recognition, Rejected
 from omi_edge.errors import BadInput, ConfigError, EnginePermanent, EngineTransient, ModelMissing
 from omi_edge.models.shelf import Shelf
@@ -20,6 +21,7 @@ from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.recognizer import AGAIN_SECONDS
 from omi_edge.store import notices
 from tests.helpers import PASSPHRASE
+from tests.listen.sound import SHORT, recording
 from tests.listen.tiny_whisper import NAME, shelved
 
 CONFIG = Config(listen=ListenConfig(recognizer="whisper", model=NAME), engine=EngineConfig(threads=1))
@@ -124,6 +126,54 @@ async def test_another_recogniser_or_model_can_be_named(
     other = next(m.name for m in shelf.manifest.model if m.kind == "asr" and m.name != NAME)
     with pytest.raises(ModelMissing, match=f"omi-edge models pull {other}"):
         found.check_recognizer(other)
+
+
+FINAL = Config(listen=ListenConfig(final=NAME, language="en", beam=1), engine=EngineConfig(threads=1))
+
+
+async def test_the_final_one_runs_the_real_whisper_in_a_process_of_its_own(
+    clock: DrivenClock, shelf: Shelf, closing: list[ChosenEngines]
+) -> None:
+    closing.append(ChosenEngines(FINAL, clock, shelf.folder))
+    (found,) = closing
+    speech = recording(SHORT)[: 3 * SAMPLE_RATE].tobytes()
+    assert await found.check_final() == ""
+    (alone,) = await found.recognize_final(NAME, [speech])
+    both = await found.recognize_final(NAME, [speech, SECOND, speech])
+    assert {one.engine for one in both} == {alone.engine}
+    assert (len(both), both[0], both[1].words) == (3, both[2], ())
+    assert [process.name for process in found.processes] == ["live", "batch", "final"]
+    assert [process.pid is not None for process in found.processes] == [False, False, True]
+    shelf.place(NAME).rename(shelf.place("away"))
+    assert f"omi-edge models pull {NAME}" in await found.check_final()
+    with pytest.raises(ModelMissing, match=f"omi-edge models pull {NAME}"):
+        await found.recognize_final(NAME, [speech])
+
+
+@pytest.mark.parametrize(("name", "nearest"), [(NAME[:-1], NAME), ("wisper", "whisper"), ("silero-vad", "")])
+def test_a_final_recogniser_that_does_not_exist(clock: DrivenClock, shelf: Shelf, name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"listen\.final: there is no recogniser.*{nearest}"):
+        ChosenEngines(Config(listen=ListenConfig(final=name)), clock, shelf.folder)
+
+
+async def test_the_second_pass_is_seen_in_status_and_health(folder: Path, clock: DrivenClock, shelf: Shelf) -> None:
+    config = Config(listen=FINAL.listen, models=ModelsConfig(folder=str(shelf.folder)), web=WebConfig(port=0))
+    place = shelf.place(NAME)
+    place.rename(place.with_name("away"))
+    async with Daemon(config, folder, PASSPHRASE, clock, serve_tcp=False) as daemon:
+        await clock.advance(1.0)
+        (part,) = [part for part in (await daemon.health()).parts if part.name == "final pass"]
+        assert (part.state, part.critical) == ("degraded", False)
+        assert f"omi-edge models pull {NAME}" in part.advice
+        told = (await daemon.status()).final
+        assert told is not None
+        assert (told.engine, told.waiting, told.working, told.why) == (NAME, 0, None, "")
+        assert f"omi-edge models pull {NAME}" in told.trouble
+        assert await daemon.db.read(notices.active) == []
+        place.with_name("away").rename(place)
+        await clock.advance(20.0)
+        (part,) = [part for part in (await daemon.health()).parts if part.name == "final pass"]
+        assert (part.state, part.advice) == ("ok", "")
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -146,6 +146,7 @@ class Workshop:
             jobs.enqueue(conn, Stage.TRANSCRIBE, segment_id, now_us=self.clock.utc_us())
 
         await self.db.write(store)
+        self.spine.leisure.spoke()
         self.spine.jobs.poke()
         await self.clock.advance(0.1)
         return segment_id

@@ -190,6 +190,11 @@ def use_versions(do: Exercise) -> None:
             do(reprocessing.made, row, begun[0])
             do(transcripts.drop_unfinished, begun[0])
     do(reprocessing.batches)
+    do(reprocessing.ask_final, CONVERSATIONS[3], engine="e", now_us=START_US)
+    do(reprocessing.renew_final, engine="other", now_us=START_US)
+    do(reprocessing.last_final, CONVERSATIONS[3])
+    do(reprocessing.released, CONVERSATIONS[3])
+    do(reprocessing.waiting_final)
 
 
 def use_recordings(do: Exercise) -> None:
