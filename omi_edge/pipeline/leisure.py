@@ -38,7 +38,7 @@ class Leisure:
         self._busy = busy
         self._sensors = sensors or Sensors(clock)
         self._spoken_us = clock.boot_us()
-        """Boot time of the last speech that is known of; a start counts as speech, since nothing is known from before."""
+        """Boot time of the last speech; a start counts as some, since nothing is known from before."""
         self._reading = Reading(None, False)
         self._read_us: int | None = None
         self._hot = False

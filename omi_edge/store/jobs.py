@@ -155,7 +155,8 @@ def of_source(conn: Connection, source_id: str) -> tuple[int, int]:
     """Return how many jobs of a source are left, and how many failed; final passes aside, which may wait for days."""
     numbers = [
         conn.execute(
-            "SELECT count(*) FROM jobs WHERE source_n = (SELECT n FROM sources WHERE id = ?) AND state = ? AND stage <> ?",
+            "SELECT count(*) FROM jobs WHERE source_n = (SELECT n FROM sources WHERE id = ?) AND state = ?"
+            " AND stage <> ?",
             (source_id, state, Stage.FINAL.value),
         ).fetchone()[0]
         for state in ("queued", "running", "failed")
