@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from omi_edge.capture.absence import Witness
+from omi_edge.cli.data import final_pass
+from omi_edge.cli.service import final_line
 from omi_edge.clock import DrivenClock
 from omi_edge.config import AudioConfig, Config, ConversationConfig, EngineConfig, ListenConfig
 from omi_edge.domain import Codec, ConversationState, Stage
@@ -20,6 +23,7 @@ from omi_edge.store import jobs, reprocessing, sources, transcripts
 from omi_edge.store.database import Database
 from omi_edge.store.reprocessing import ReprocessingRow
 from omi_edge.store.vectors import VectorIndex
+from omi_edge.web import shapes, wire
 from tests.helpers import START_US
 from tests.pipeline.test_reprocess import correct, found, kinds, spoken, texts
 from tests.pipeline.test_spine import SOURCE, Workshop
@@ -372,3 +376,23 @@ async def test_a_second_wish_of_the_owner_is_refused_as_before(shop: Workshop) -
 
     with pytest.raises(BadInput, match="being transcribed anew"):
         await shop.db.write(twice)
+
+
+async def test_an_import_does_not_wait_for_it(shop: Workshop) -> None:
+    await spoken(shop)
+    assert await waiting(shop) == 1
+    assert await shop.db.read(lambda conn: jobs.of_source(conn, SOURCE)) == (0, 0)
+
+
+async def test_a_conversation_tells_how_far_it_is(shop: Workshop) -> None:
+    conversation_id = await spoken(shop)
+    row = (await shop.conversations())[0]
+    shown = await shop.db.read(lambda conn: shapes.conversation(conn, row, (), ()).final)
+    assert shown is not None
+    assert (shown.id, shown.engine) == ((await last(shop, conversation_id)).batch_id, "large")
+    assert final_pass(shown) == "final pass with large: waits"
+    half = msgspec.structs.replace(shown, state="running", done=2)
+    assert final_pass(half) == "final pass with large: 2 of 3 segments done"
+    assert final_line(wire.FinalPass("large", 2, None, "somebody is speaking", "")) == (
+        "large, 2 wait, somebody is speaking"
+    )
