@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 KINDS = (
-    "partial", "segment", "conversation", "memory", "task", "device", "microphone", "recording", "bookmark", "gap",
-    "offline", "notice", "job", "reprocess", "final",
+    "speech", "partial", "segment", "conversation", "memory", "task", "device", "microphone", "recording", "bookmark",
+    "gap", "offline", "notice", "job", "reprocess", "final",
 )  # fmt: skip
 """Kinds of events, the ``event:`` field of the stream."""
 

@@ -292,9 +292,23 @@ def test_partial_text_came_while_people_spoke_and_ends_as_the_stored_text(run: R
     assert word_error_rate(" ".join(finals.values()), " ".join(partials.values())) < 0.35
 
 
+def test_speech_was_told_as_it_began_and_ended(run: Run) -> None:
+    told: dict[object, list[tuple[object, object]]] = {}
+    for kind, data in run.events:
+        if kind == "speech":
+            told.setdefault(data["segment_id"], []).append((data["state"], data["moment_us"]))
+            assert set(data) == {"source_id", "segment_id", "state", "moment_us"}
+        elif kind == "segment":
+            assert told.pop(data["segment_id"]) == [
+                ("started", data["start_us"]),
+                ("stopped", data["end_us"]),
+            ]
+    assert all(len(moments) == 2 for moments in told.values())  # speech of which nothing was understood
+
+
 def test_all_kinds_of_events_were_told(run: Run) -> None:
     kinds = {kind for kind, _ in run.events}
-    assert {"partial", "segment", "conversation", "memory", "task", "device", "job"} <= kinds
+    assert {"speech", "partial", "segment", "conversation", "memory", "task", "device", "job"} <= kinds
 
 
 def test_status_and_health_are_at_rest(run: Run) -> None:

@@ -75,6 +75,8 @@ class LiveAudio(msgspec.Struct, frozen=True):
     pcm: bytes
     first: bool = False
     last: bool = False
+    end_us: int = 0
+    """Of the segment, in its last piece."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -449,7 +451,8 @@ class _Run:
         wanted = max(0, end - self._live_heard)
         self._live_rest = pcm[wanted:]
         self._live_heard += wanted
-        return [LiveAudio(self._open_id, self._utc(self._open_start), pcm[:wanted].tobytes(), last=last)]
+        end_us = self._utc(end) if last else 0
+        return [LiveAudio(self._open_id, self._utc(self._open_start), pcm[:wanted].tobytes(), last=last, end_us=end_us)]
 
     def close(self, event: Closed) -> tuple[SpeechSegment, list[LiveAudio]]:
         assert self._open_id is not None

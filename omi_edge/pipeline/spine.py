@@ -335,6 +335,12 @@ class Spine:
 
     def _spoken(self, source_id: str, piece: LiveAudio) -> None:
         self.leisure.spoke()
+        if piece.first or piece.last:
+            self._bus.publish(
+                "speech", self._clock.utc_us(), source_id=source_id, segment_id=piece.segment_id,
+                state="started" if piece.first else "stopped",
+                moment_us=piece.start_us if piece.first else piece.end_us,
+            )  # fmt: skip
         self.live.offer(source_id, piece)
 
     def _stored(self, stored: Stored) -> None:
