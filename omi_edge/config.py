@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from omi_edge.errors import ConfigError
 from omi_edge.validation import explained
+from omi_edge.wyoming import DEFAULT_PORT, IpAddress, address_of, is_near, place_of
 
 PREFIX = "OMI_EDGE_"
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -141,6 +142,19 @@ class WebConfig(Section, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8460
 
 
+class WyomingConfig(Section, frozen=True):
+    """[wyoming]"""
+
+    uri: str = ""
+    model: str = ""
+    timeout: Annotated[float, Meta(ge=1, le=300)] = 30.0
+    serve: bool = False
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = DEFAULT_PORT
+    lan: bool = False
+    announce: bool = True
+
+
 class LogConfig(Section, frozen=True):
     """[log]"""
 
@@ -162,6 +176,7 @@ class Config(Section, frozen=True):
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = ModelsConfig()
     web: WebConfig = WebConfig()
+    wyoming: WyomingConfig = WyomingConfig()
     log: LogConfig = LogConfig()
 
 
@@ -200,6 +215,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     night(config.engine)
     zone(config)
     loopback(config.web.host)
+    _check_wyoming(config)
     return config
 
 
@@ -236,6 +252,40 @@ def loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if address is None or not address.is_loopback:
         raise ConfigError("web.host must be an address of this machine alone, 127.0.0.1 or ::1.")
     return address
+
+
+def serves_at(settings: WyomingConfig) -> IpAddress:
+    """Return the address of this machine that the Wyoming server takes connections at.
+
+    Raises ConfigError for one that is none, and for one beyond loopback unless ``wyoming.lan`` allows that.
+    """
+    address = address_of(settings.host.strip("[]"))
+    if address is None or not (is_near(address) or address.is_unspecified):
+        raise ConfigError(
+            "wyoming.host must be a private address of this machine, 127.0.0.1 for this machine alone, or 0.0.0.0 for "
+            "all of its addresses."
+        )
+    if not address.is_loopback and not settings.lan:
+        raise ConfigError(
+            f"wyoming.host = {settings.host!r} opens speech recognition to everybody on the LAN, for Wyoming knows no "
+            "passwords. If that is meant, set wyoming.lan = true."
+        )
+    return address
+
+
+def _check_wyoming(config: Config) -> None:
+    settings = config.wyoming
+    if config.listen.recognizer == "wyoming" and not settings.uri:
+        raise ConfigError("wyoming.uri must name the server that listen.recognizer asks for, tcp://192.168.1.20:10300.")
+    serving = serves_at(settings) if settings.serve else None
+    if not settings.uri:
+        return
+    place = place_of(settings.uri)
+    other = address_of(place.host)
+    if serving is None or other is None or place.port != settings.port:
+        return
+    if other == serving or (other.is_loopback and (serving.is_loopback or serving.is_unspecified)):
+        raise ConfigError("wyoming.uri names this omi-edge itself; name another server, or another wyoming.port.")
 
 
 def _check_models(models: ModelsConfig) -> None:

@@ -125,3 +125,36 @@ def test_the_shipped_file_explains_every_setting() -> None:
 def test_an_address_that_others_reach_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"web\.host must be an address of this machine"):
         load(written(tmp_path, "[web]\nhost = '0.0.0.0'\n"), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[listen]\nrecognizer = 'wyoming'\n", r"wyoming\.uri must name the server"),
+        ("[wyoming]\nuri = 'tcp://8.8.8.8:10300'\n", "not on your LAN"),
+        ("[wyoming]\nuri = 'tcp://name:10300'\n", "by its address"),
+        ("[wyoming]\nserve = true\nhost = '0.0.0.0'\n", r"wyoming\.lan = true"),
+        ("[wyoming]\nserve = true\nhost = '192.168.1.2'\n", r"wyoming\.lan = true"),
+        ("[wyoming]\nserve = true\nlan = true\nhost = '8.8.8.8'\n", "must be a private address"),
+        ("[wyoming]\nserve = true\nhost = 'name'\n", "must be a private address"),
+        ("[wyoming]\nserve = true\nuri = 'tcp://localhost:10300'\n", "names this omi-edge itself"),
+        ("[wyoming]\nserve = true\nlan = true\nhost = '0.0.0.0'\nuri = 'tcp://127.0.0.1'\n", "this omi-edge itself"),
+        ("[wyoming]\nserve = true\nlan = true\nhost = '10.0.0.1'\nuri = 'tcp://10.0.0.1'\n", "this omi-edge itself"),
+    ],
+)
+def test_wyoming_that_cannot_be_meant(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load(written(tmp_path, text), {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[listen]\nrecognizer = 'wyoming'\n[wyoming]\nuri = 'unix:///run/w.sock'\nserve = true\n",
+        "[wyoming]\nserve = true\nuri = 'tcp://192.168.1.2:10300'\n",
+        "[wyoming]\nserve = true\nlan = true\nhost = '::'\nuri = 'tcp://localhost:10301'\n",
+        "[wyoming]\nhost = '0.0.0.0'\n",
+    ],
+)
+def test_wyoming_that_can(tmp_path: Path, text: str) -> None:
+    load(written(tmp_path, text), {})

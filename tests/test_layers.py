@@ -34,6 +34,7 @@ LEVELS = {
     "ogg": 1,
     "models": 1,
     "wording": 1,
+    "wyoming": 1,
     "capture": 2,
     "listen": 2,
     "memory": 2,
@@ -64,6 +65,7 @@ CONNECTS_ALLOWED = {"omi_edge/store/connection.py"}
 CONNECTS_OUT = {
     "omi_edge/models/hub.py": "fetches models, for `omi-edge models pull` alone",
     "omi_edge/models/certificates.py": "reads the certificate that such a download refused",
+    "omi_edge/listen/wyoming.py": "a recogniser on the LAN, when the owner names one",
     "omi_edge/web/client.py": "the daemon's own API",
     "omi_edge/cli/stream.py": "a daemon's socket, at the address that was typed",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import importlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,11 +19,13 @@ from omi_edge.config import Config
 from omi_edge.domain import SAMPLE_RATE, Turn, Understanding
 from omi_edge.engine import Dialogue, Embedder, EngineProcess, EngineSpec, Recognition, Session
 from omi_edge.errors import ConfigError, EngineError, OmiEdgeError
-from omi_edge.pipeline.recognizer import BUILT_IN, WHISPER, Chosen, RecognizerChoice
+from omi_edge.listen.wyoming import Conversation, WyomingRecognizer
+from omi_edge.pipeline.recognizer import BUILT_IN, WHISPER, WYOMING, Chosen, RecognizerChoice, SpeechModel
 
 RECOGNIZERS = {
     BUILT_IN: EngineSpec("omi_edge.listen.transcribe:PocketSphinxRecognizer"),
     WHISPER: EngineSpec("omi_edge.listen.whisper:WhisperRecognizer"),
+    WYOMING: EngineSpec("omi_edge.listen.wyoming:WyomingRecognizer"),
 }
 DIARIZERS = {"builtin": EngineSpec("omi_edge.listen.diarize:BuiltinDiarizer")}
 EXTRACTORS = {"builtin": EngineSpec("omi_edge.memory.extract:RulesExtractor")}
@@ -121,6 +124,8 @@ class ChosenEngines:
         self._clock = clock
         wanted = _choose(RECOGNIZERS, config.listen.recognizer, "listen.recognizer")
         self._recognizer = RecognizerChoice(wanted, RECOGNIZERS[BUILT_IN], config, models, clock)
+        self._remote = WyomingRecognizer(config.wyoming, config.listen.language, clock) if config.wyoming.uri else None
+        """It needs the network, so no engine process could run it."""
         self._diarizer = _choose(DIARIZERS, config.listen.diarizer, "listen.diarizer")
         self._extractor = _choose(EXTRACTORS, config.memory.extractor, "memory.extractor")
         self._embedder_factory = _choose(EMBEDDERS, config.memory.embedder, "memory.embedder")
@@ -149,6 +154,11 @@ class ChosenEngines:
         self.diarizer_name = config.listen.diarizer
 
     @property
+    def speech_model(self) -> SpeechModel:
+        """What hears now, as others are told."""
+        return self._recognizer.speech_model
+
+    @property
     def processes(self) -> tuple[EngineProcess, ...]:
         """All that there may be, for status."""
         return (self.live, self.batch, self.final) if self._final else (self.live, self.batch)
@@ -166,7 +176,7 @@ class ChosenEngines:
     async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
         """See Engines."""
         spec = self._recognizer.named(name, RECOGNIZERS)
-        async with self.batch.session() as call:
+        async with self._session(spec, self.batch) as call:
             await call(spec, "start", returns=type(None))
             await call(spec, "accept", pcm, returns=str)
             return await call(spec, "finish", returns=Recognition)
@@ -175,7 +185,7 @@ class ChosenEngines:
         """See Engines. Several are given to Whisper in one call."""
         with held(self._clock):
             spec = await asyncio.to_thread(self._recognizer.checked, name, RECOGNIZERS)
-        async with self.final.session() as call:
+        async with self._session(spec, self.final) as call:
             if len(pieces) > 1 and spec.factory == RECOGNIZERS[WHISPER].factory:
                 return await call(spec, "recognize_many", pieces, returns=list[Recognition])
             found = []
@@ -201,7 +211,7 @@ class ChosenEngines:
         self._recognizer.named(name, RECOGNIZERS)
 
     async def _recognize(self, chosen: Chosen, pcm: bytes) -> Recognition:
-        async with self.batch.session() as call:
+        async with self._session(chosen.spec, self.batch) as call:
             await call(chosen.spec, "start", returns=type(None))
             await call(chosen.spec, "accept", pcm, returns=str)
             return await self._finish(call, chosen, self.tiers[BATCH], _seconds(pcm))
@@ -211,7 +221,7 @@ class ChosenEngines:
         heard_seconds = 0.0
         chosen = await self._chosen(live=True)
         try:
-            async with self.live.session() as call:
+            async with self._session(chosen.spec, self.live) as call:
                 await call(chosen.spec, "start", returns=type(None))
                 async for pcm in blocks:
                     heard_seconds += _seconds(pcm)
@@ -221,7 +231,16 @@ class ChosenEngines:
             self._recognizer.gave_way(chosen, error)
             raise
 
-    async def _finish(self, call: Session, chosen: Chosen, tier: Tier, audio_seconds: float) -> Recognition:
+    def _session(
+        self, spec: EngineSpec, process: EngineProcess
+    ) -> contextlib.AbstractAsyncContextManager[Session | Conversation]:
+        if spec.factory == RECOGNIZERS[WYOMING].factory and self._remote is not None:
+            return self._remote.session()
+        return process.session()
+
+    async def _finish(
+        self, call: Session | Conversation, chosen: Chosen, tier: Tier, audio_seconds: float
+    ) -> Recognition:
         recognition = await call(chosen.spec, "finish", returns=Recognition)
         self._recognizer.worked(chosen)
         self._show()

@@ -27,12 +27,36 @@ from omi_edge.models.shelf import Shelf
 
 BUILT_IN = "pocketsphinx"
 WHISPER = "whisper"
+WYOMING = "wyoming"
 FAILURES = 2
 """Segments in a row that may fail for passing reasons before the built-in recogniser takes over; fewer than a job's
 three tries, so that none is lost. A choice."""
 AGAIN_SECONDS = 600.0
 """After which a model that failed is tried again. A choice."""
+SOON_SECONDS = 10.0
+"""After which a server that failed is tried again; twice as long after each time, up to ``AGAIN_SECONDS``. A choice:
+one that is started anew is back within seconds."""
 _SHORT: dict[type[OmiEdgeError], str] = {ModelTruncated: "truncated", ModelAltered: "altered"}
+
+
+WHISPER_LANGUAGES = tuple(
+    (
+        "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy "
+        "id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru "
+        "sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh"
+    ).split()
+)
+"""Of models that know more than English: faster-whisper's tokenizer."""
+
+
+class SpeechModel(msgspec.Struct, frozen=True):
+    """What hears, as others are told."""
+
+    name: str
+    maker: str
+    url: str
+    languages: tuple[str, ...]
+    """ISO 639-1 codes."""
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -66,6 +90,7 @@ class RecognizerChoice:
         self._failed: Trouble | None = None
         self._failures = 0
         self._again_us = 0
+        self._wait_seconds = 0.0
         if self.name == WHISPER:
             self._model = config.listen.model
             self._shelf = Shelf(models)
@@ -83,11 +108,26 @@ class RecognizerChoice:
         """What hears now, in words."""
         return self.name if self.trouble is None else f"{BUILT_IN} (instead of {self.name}: {self.trouble.short})"
 
+    @property
+    def speech_model(self) -> SpeechModel:
+        """What hears now, for those who ask over Wyoming."""
+        language = self._config.listen.language
+        if self._shelf is not None and self.trouble is None:
+            model = self._shelf.manifest.find(self.name)
+            languages = ("en",) if self.name.endswith(".en") else (language,) if language else WHISPER_LANGUAGES
+            maker = model.repository.split("/")[0]
+            return SpeechModel(self.name, maker, f"https://huggingface.co/{model.repository}", languages)
+        if self.name == WYOMING and self.trouble is None:
+            return SpeechModel(WYOMING, "a Wyoming server", "", (language or "en",))
+        return SpeechModel(BUILT_IN, "Carnegie Mellon University", "https://github.com/cmusphinx/pocketsphinx", ("en",))
+
     def named(self, name: str, known: Mapping[str, EngineSpec]) -> EngineSpec:
         """Return one of the ``known`` recognisers, or Whisper with the model of this name.
 
         Raises BadInput that names the nearest, ModelMissing for a model whose files are not here.
         """
+        if name == WYOMING and not self._config.wyoming.uri:
+            raise BadInput("no Wyoming server is named; set wyoming.uri to its address.", "engine")
         if name in known and name != WHISPER:
             return known[name]
         model = self._config.listen.model if name == WHISPER else name
@@ -153,15 +193,24 @@ class RecognizerChoice:
     def worked(self, chosen: Chosen) -> None:
         """Note that a segment was heard."""
         if not chosen.instead_of:
-            self._failures, self._failed = 0, None
+            self._failures, self._failed, self._wait_seconds = 0, None, 0.0
 
     def gave_way(self, chosen: Chosen, error: EngineError) -> bool:
         """Note that a segment was not heard; return whether the built-in recogniser takes over now."""
-        if self._shelf is None or chosen.instead_of:
+        if self.name == BUILT_IN or chosen.instead_of:
             return False
         self._failures += 1
         if not isinstance(error, EnginePermanent) and self._failures < FAILURES:
             return False
+        if self.name == WYOMING:
+            self._failed = Trouble(
+                "failed",
+                f"{_sentence(error)} It is tried again, at first after {SOON_SECONDS:.0f} seconds; see that it runs "
+                "and that wyoming.uri names it (docs/wyoming.md).",
+            )
+            self._wait_seconds = min(AGAIN_SECONDS, 2 * self._wait_seconds or SOON_SECONDS)
+            self._again_us = self._clock.boot_us() + round(self._wait_seconds * 1e6)
+            return True
         self._failed = Trouble(
             "failed",
             f"The model {self.name} cannot be run here ({str(error).rstrip('.')}). Check listen.compute_type, "
@@ -177,8 +226,12 @@ class RecognizerChoice:
             short = _SHORT.get(type(error), "damaged")
             if isinstance(error, ModelMissing):
                 short = "a file is missing" if shelf.installed(self.name) else "not installed"
-            return Trouble(short, str(error)[0].upper() + str(error)[1:])
+            return Trouble(short, _sentence(error))
         return None
+
+
+def _sentence(error: OmiEdgeError) -> str:
+    return str(error)[0].upper() + str(error)[1:]
 
 
 def _check_kind(manifest: Manifest, name: str) -> None:
