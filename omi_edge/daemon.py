@@ -33,6 +33,7 @@ from omi_edge.pipeline.microphone import MicrophoneSource, MicrophoneState
 from omi_edge.pipeline.sockets import Sockets, SocketSound, check_sound
 from omi_edge.pipeline.spine import Spine
 from omi_edge.pipeline.withhold import Withhold
+from omi_edge.pipeline.wyoming import WyomingServer, WyomingState
 from omi_edge.store import recordings, sources
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
@@ -87,6 +88,7 @@ class Daemon:
         self._withhold: Withhold | None = None
         self._sockets: Sockets | None = None
         self._microphone: MicrophoneSource | None = None
+        self._wyoming: WyomingServer | None = None
         self.doors = Doors(clock)
         """Tickets, and the clients that send audio over sockets now."""
         self._opened = contextlib.AsyncExitStack()
@@ -136,6 +138,11 @@ class Daemon:
     def microphone(self) -> MicrophoneState | None:
         """How the microphone of this machine stands, when it is listened to."""
         return self._microphone.state if self._microphone is not None else None
+
+    @property
+    def wyoming(self) -> WyomingState | None:
+        """How the Wyoming server stands, when there is one."""
+        return self._wyoming.state if self._wyoming is not None else None
 
     @property
     def withheld(self) -> WithheldRow | None:
@@ -437,6 +444,12 @@ class Daemon:
             )
             self._opened.push_async_callback(self._microphone.stop)
             self._microphone.start()
+        if self._serve_tcp and self._config.wyoming.serve:
+            self._wyoming = WyomingServer(
+                self._config.wyoming, self._config.listen, engines=self._engines, db=self._db, clock=self._clock
+            )
+            self._opened.push_async_callback(self._wyoming.stop)
+            await self._wyoming.start()
         self._sockets = Sockets(self._spine, self._clock)
         self._opened.push_async_callback(self.doors.close)
 

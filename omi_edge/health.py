@@ -14,6 +14,7 @@ from omi_edge.pipeline.devices import Devices
 from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.pipeline.microphone import MicrophoneState
 from omi_edge.pipeline.spine import Spine
+from omi_edge.pipeline.wyoming import WyomingState
 from omi_edge.sandbox import network_refused
 from omi_edge.store import audio, devices, jobs, notices, reprocessing, sources
 from omi_edge.store.connection import Connection
@@ -60,6 +61,10 @@ class Vitals(Protocol):
     @property
     def microphone(self) -> MicrophoneState | None:
         """The microphone of this machine, when it is listened to."""
+
+    @property
+    def wyoming(self) -> WyomingState | None:
+        """The Wyoming server, when there is one."""
 
     @property
     def withheld(self) -> WithheldRow | None:
@@ -149,6 +154,7 @@ async def status_of(vitals: Vitals) -> wire.Status:
         recording=shapes.recording(vitals.withheld),
         microphone=_microphone(vitals.microphone),
         final=await _final(vitals),
+        wyoming=_wyoming(vitals.wyoming),
         offline=await _stored(vitals),
         **found,
     )
@@ -207,6 +213,9 @@ def _pipeline(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
         parts.append(watch.part(tier.name, "degraded" if advice else "ok", now_us, advice=advice))
     if vitals.microphone is not None:
         parts.append(_hearing(vitals.microphone, watch, now_us))
+    if vitals.wyoming is not None:
+        advice = vitals.wyoming.message
+        parts.append(watch.part("wyoming", "degraded" if advice else "ok", now_us, advice=advice))
     parts.append(watch.part("web", "ok" if vitals.address else "off", now_us))
     return parts
 
@@ -297,6 +306,12 @@ def _microphone(state: MicrophoneState | None) -> wire.MicrophoneItem | None:
         return None
     lost = round(state.lost_us / 1e6, 3)
     return wire.MicrophoneItem(state.state, iso(state.since_us), state.name, state.level_db, lost, state.message)
+
+
+def _wyoming(state: WyomingState | None) -> wire.WyomingItem | None:
+    if state is None:
+        return None
+    return wire.WyomingItem(state.address, state.lan, state.clients, state.answered, state.announced, state.message)
 
 
 def _source(row: sources.SourceRow) -> dict[str, Any]:

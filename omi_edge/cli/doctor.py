@@ -22,6 +22,7 @@ from omi_edge.cli.present import print_json, print_table, size
 from omi_edge.cli.session import answers
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.clock import SystemClock
+from omi_edge.config import serves_at
 from omi_edge.errors import ConfigError, LinkError, OmiEdgeError
 from omi_edge.listen.vad import model_path
 from omi_edge.models.shelf import Shelf
@@ -29,7 +30,7 @@ from omi_edge.opus import libopus_path
 from omi_edge.paths import models_folder, socket_path
 from omi_edge.pipeline import sensors
 from omi_edge.pipeline.engines import ChosenEngines
-from omi_edge.pipeline.recognizer import WHISPER
+from omi_edge.pipeline.recognizer import WHISPER, WYOMING
 from omi_edge.sandbox import network_refused
 from omi_edge.store import connection, database
 
@@ -224,6 +225,23 @@ def _sandbox(_: Settings) -> Finding:
     return Finding("network", "ok" if held.startswith("seccomp") else "warning", held)
 
 
+def _wyoming(settings: Settings) -> Finding:
+    wanted = settings.config.wyoming
+    asked = f"asks {wanted.uri}" if settings.config.listen.recognizer == WYOMING else "asks no other server"
+    if not wanted.serve:
+        return Finding("wyoming", "ok", f"{asked}, serves nobody")
+    address = serves_at(wanted)
+    if address.is_loopback:
+        return Finding("wyoming", "ok", f"{asked}, serves this machine alone")
+    if wanted.announce and importlib.util.find_spec("zeroconf") is None:
+        cure = 'Install omi-edge with the extra "wyoming", or set wyoming.announce = false.'
+        return Finding("wyoming", "warning", "open to everybody on the LAN, and not announced: no zeroconf", cure)
+    return Finding(
+        "wyoming", "warning", f"{asked}, open to everybody on the LAN at {wanted.host}, port {wanted.port}",
+        "Wyoming knows no passwords. If only this machine asks, set wyoming.host to 127.0.0.1.",
+    )  # fmt: skip
+
+
 CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "python": _python,
     "settings": _config,
@@ -239,4 +257,5 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "bluetooth": _bluetooth,
     "clock": _clock,
     "network": _sandbox,
+    "wyoming": _wyoming,
 }

@@ -42,6 +42,8 @@ async def _status(settings: Settings) -> None:
         print(f"mic       {microphone_line(found.microphone)}")
     if found.final is not None:
         print(plain(f"2nd pass  {final_line(found.final)}"))
+    if found.wyoming is not None:
+        print(f"wyoming   {wyoming_line(found.wyoming)}")
     print("audio     " + ", ".join(_amount(name, value) for name, value in found.audio.items()))
     for work in found.progress:
         print(f"working   {', '.join(f'{name} {value}' for name, value in work.items())}")
@@ -90,6 +92,15 @@ def microphone_line(item: wire.MicrophoneItem) -> str:
         parts.append(f"{item.level_db:.0f} dB")
     if item.lost_seconds:
         parts.append(f"{item.lost_seconds:.1f} s lost")
+    return ", ".join(parts) + (f": {plain(item.message)}" if item.message else "")
+
+
+def wyoming_line(item: wire.WyomingItem) -> str:
+    """Return how speech recognition is served to others, as a person reads it."""
+    parts = [item.address, "open to everybody on the LAN" if item.lan else "this machine alone"]
+    if item.announced:
+        parts.append("announced")
+    parts.append(f"{item.clients} connected, {item.answered} answered")
     return ", ".join(parts) + (f": {plain(item.message)}" if item.message else "")
 
 

@@ -864,6 +864,22 @@ class FinalPass(msgspec.Struct, frozen=True):
     """Why the recogniser cannot be used, and how to mend that."""
 
 
+class WyomingItem(msgspec.Struct, frozen=True):
+    """How speech recognition for others is served."""
+
+    address: str
+    """tcp://host:port"""
+    lan: bool
+    """Whether anybody on the LAN may use it: the protocol knows no passwords."""
+    clients: int
+    answered: int
+    """Requests answered since the start."""
+    announced: bool
+    """Whether it is announced on the LAN."""
+    message: str
+    """What is in the way of the announcement, and the cure."""
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `omi-edge status` shows."""
 
@@ -890,6 +906,8 @@ class Status(msgspec.Struct, frozen=True):
     """None when the daemon listens to none of its own."""
     final: FinalPass | None = None
     """None without a second pass."""
+    wyoming: WyomingItem | None = None
+    """None when it is not served."""
     offline: list[OfflineState] = []
     """Of the pendants whose stored audio is being fetched, waits to be heard, or waits for the owner's word."""
 

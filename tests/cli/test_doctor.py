@@ -71,6 +71,23 @@ def test_a_second_pass_whose_model_is_not_there(
     assert f"omi-edge models pull {NAME}" in found["second pass"]["detail"]
 
 
+def test_a_wyoming_server_that_is_open_to_the_lan_is_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert found["wyoming"]["state"] == "ok"
+    monkeypatch.setenv("OMI_EDGE_WYOMING_SERVE", "true")
+    _, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert (found["wyoming"]["state"], found["wyoming"]["detail"]) == (
+        "ok", "asks no other server, serves this machine alone",
+    )  # fmt: skip
+    monkeypatch.setenv("OMI_EDGE_WYOMING_HOST", "0.0.0.0")
+    monkeypatch.setenv("OMI_EDGE_WYOMING_LAN", "true")
+    code, found = report(capsys, "--data", str(tmp_path / "none"))
+    assert (code, found["wyoming"]["state"]) == (0, "warning")
+    assert "open to everybody on the LAN" in found["wyoming"]["detail"]
+
+
 def test_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--data", str(tmp_path / "none"), "doctor"]) == 0
     assert "libopus" in capsys.readouterr().out
