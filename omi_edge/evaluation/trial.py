@@ -22,7 +22,7 @@ from omi_edge.evaluation.scoring import Piece, score
 from omi_edge.listen.gate import Closed, SpeechGate
 from omi_edge.listen.vad import SileroVad
 from omi_edge.pipeline.engines import RECOGNIZERS
-from omi_edge.pipeline.recognizer import BUILT_IN, RecognizerChoice
+from omi_edge.pipeline.recognizer import BUILT_IN, WYOMING, RecognizerChoice
 
 OPTIONS = {
     "beam": "listen.beam",
@@ -87,6 +87,8 @@ def configuration(
     ModelMissing for a model that is not here.
     """
     name, *settings = (part.strip() for part in text.split(","))
+    if name == WYOMING:
+        raise UsageError("a Wyoming server computes elsewhere; evaluate the models of this machine.")
     over = {}
     for setting in settings:
         key, mark, value = setting.partition("=")

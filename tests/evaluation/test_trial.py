@@ -93,6 +93,8 @@ def test_settings_of_a_configuration_lie_over_those_in_force(tmp_path: Path) -> 
         read("pocketsphinx,beams=1")
     with pytest.raises(UsageError, match="there are beam, compute_type"):
         read("pocketsphinx,zzz")
+    with pytest.raises(UsageError, match="computes elsewhere"):
+        read("wyoming")
     with pytest.raises(ConfigError, match=r"listen\.beam"):
         read("pocketsphinx,beam=0")
     with pytest.raises(BadInput, match="did you mean whisper-small"):
