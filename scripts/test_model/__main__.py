@@ -52,7 +52,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "train": train,
     "export": lambda: export(CHECKPOINT, MODEL),
     "evaluate": lambda: evaluate(MODEL, _held_out(), MODEL / "figures.json"),
-    "sounds": lambda: write_sounds(_held_out()["voices"], ROOT / "tests/recordings/spoken"),
+    "sounds": lambda: write_sounds(_held_out()["voices"], ROOT / "tests/models/held_out"),
 }
 
 if __name__ == "__main__":
