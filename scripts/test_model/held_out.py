@@ -19,7 +19,7 @@ EACH, TOGETHER = 4, 4
 """Sentences of each voice in the recording for the tests, and how many of all are said without a long pause."""
 QUIET_ROOM = 0.0004
 """Rms of the noise under it; digital silence is what no microphone hears."""
-BIT_RATE, FRAME = 24_000, 320
+BIT_RATE, FRAME = 32_000, 320
 
 
 def corpus_orders(draw: random.Random, held_out: set[tuple[str, ...]]) -> list[Order]:
