@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from ctranslate2.converters.transformers import WhisperLoader
@@ -43,23 +44,23 @@ def export(checkpoint: Path, folder: Path) -> None:
     assert size <= LARGEST
 
 
-def _as_transformers(network: Network) -> WhisperForConditionalGeneration:
-    sizes = network.encoder.conv1.out_channels, len(network.encoder.layers), network.encoder.layers[0].self_attn.heads
-    width, layers, heads = sizes
-    wide = network.encoder.layers[0].fc1.out_features
+def _as_transformers(network: Network) -> Any:
+    sizes = shape()
+    width, layers, heads, wide = sizes.width, sizes.layers, sizes.heads, sizes.wide
     config = WhisperConfig(
         vocab_size=len(TOKENS), num_mel_bins=MELS, d_model=width, encoder_layers=layers, decoder_layers=layers,
         encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=wide, decoder_ffn_dim=wide,
         max_source_positions=FRAMES, max_target_positions=LENGTH, pad_token_id=END, bos_token_id=END, eos_token_id=END,
         decoder_start_token_id=START, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
-    whisper = WhisperForConditionalGeneration(config).eval()
+    whisper: Any = WhisperForConditionalGeneration(config)
+    whisper.eval()
     learnt = {f"model.{name}": value for name, value in network.state_dict().items() if not name.startswith("reads_")}
     missing, unknown = whisper.load_state_dict(learnt, strict=False)
     assert missing in ([], ["proj_out.weight"]), missing
     assert not unknown, unknown
     whisper.tie_weights()
-    whisper.generation_config = GenerationConfig(
+    whisper.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         suppress_tokens=[],
         begin_suppress_tokens=[TOKENS[SPACE], END],
         alignment_heads=[[layers - 1, head] for head in range(GUIDED_HEADS)],
@@ -69,7 +70,7 @@ def _as_transformers(network: Network) -> WhisperForConditionalGeneration:
 
 
 @torch.no_grad()
-def _check_equal(network: Network, whisper: WhisperForConditionalGeneration) -> None:
+def _check_equal(network: Network, whisper: Any) -> None:
     features = 0.3 * torch.randn(1, MELS, 2 * FRAMES, generator=torch.Generator().manual_seed(1))
     tokens = torch.tensor([[START, NO_TIMES, TOKENS[SPACE + "Anna"]]])
     heard, _ = network.encoder(features, torch.zeros(1, dtype=torch.long))

@@ -118,10 +118,10 @@ def train(corpus: Path, held_out: Sequence[Spoken], checkpoint: Path, steps: int
         )
         parts = losses(network, batch)
         optimizer.zero_grad()
-        sum(WEIGHTS[name] * part for name, part in parts.items()).backward()
+        torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum().backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
-        seen.update({name: part.item() for name, part in parts.items()})  # type: ignore[arg-type]
+        seen.update({name: part.item() for name, part in parts.items()})
         if (step + 1) % 50 == 0 or step + 1 == steps:
             told = " ".join(f"{name} {value / 50:.3f}" for name, value in seen.items())
             print(f"{step + 1} {(time.monotonic() - began) / 60:.1f} min {told}", flush=True)
