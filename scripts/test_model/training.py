@@ -118,7 +118,7 @@ def train(corpus: Path, held_out: Sequence[Spoken], checkpoint: Path, steps: int
         )
         parts = losses(network, batch)
         optimizer.zero_grad()
-        torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum().backward()
+        torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
         seen.update({name: part.item() for name, part in parts.items()})
