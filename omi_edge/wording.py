@@ -166,6 +166,21 @@ def place(utterances: list[Utterance], piece: Piece) -> bool:
     return True
 
 
+def held(words: Sequence[Word], parts: Sequence[Piece]) -> set[int]:
+    """Return which words of a segment ``parts``, put in one after the other, put right: they are a person's."""
+    flat = [(word, {n}) for n, word in enumerate(words)]
+    found: set[int] = set()
+    for part in parts:
+        first = _find([word for word, _ in flat], part.before) if part.before else None
+        if first is not None:
+            old = flat[first : first + len(part.before)]
+            own = set[int]().union(*(origins for _, origins in old))
+            found |= own
+            new = [(word, own) for word in _moved(part, [word for word, _ in old])]
+            flat[first : first + len(old)] = new
+    return found
+
+
 def compare(before: Sequence[Utterance], after: Sequence[Utterance]) -> list[Mark]:
     """Return what one text has that another has not, word by word, in order; segment by segment, which is quick."""
     old, new = _by_segment(before), _by_segment(after)

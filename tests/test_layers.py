@@ -35,6 +35,7 @@ LEVELS = {
     "models": 1,
     "wording": 1,
     "wyoming": 1,
+    "rewrite": 1,
     "capture": 2,
     "listen": 2,
     "memory": 2,
