@@ -60,13 +60,25 @@ class Recognition(msgspec.Struct, frozen=True):
     rejected: tuple[Rejected, ...] = ()
 
 
+class Hints(msgspec.Struct, frozen=True):
+    """What is known before a segment is heard; it may differ from one segment to the next."""
+
+    words: tuple[str, ...] = ()
+    """Names and terms that may be said, those that matter most first. A recogniser that cannot use them does not."""
+    language: str = ""
+    """ISO 639-1 code of what is spoken, "" for the recogniser's own rule; so is one that it does not know."""
+
+
+NO_HINTS = Hints()
+
+
 class Recognizer(Protocol):
     """ASR of one segment in one pass: start, accept any number of blocks, finish.
 
-    The same samples give the same words, however they are cut into blocks.
+    The same samples with the same hints give the same words, however they are cut into blocks.
     """
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """Begin a segment, forgetting everything of the one before."""
 
     def accept(self, pcm: bytes) -> str:

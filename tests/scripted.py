@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omi_edge.domain import Turn, Understanding
-from omi_edge.engine import Dialogue, EngineSpec, HeardWord, Recognition
+from omi_edge.engine import NO_HINTS, Dialogue, EngineSpec, HeardWord, Hints, Recognition
 from omi_edge.pipeline import engines
 
 WORD_MS = 400
@@ -15,7 +15,7 @@ class ScriptedRecognizer:
     def __init__(self) -> None:
         self._milliseconds = 0
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
         self._milliseconds = 0
 

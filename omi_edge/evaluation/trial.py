@@ -15,7 +15,7 @@ from omi_edge.capture.replay import Recording
 from omi_edge.clock import Clock
 from omi_edge.config import PREFIX, Config, load
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import EngineProcess, EngineSpec, Recognition
+from omi_edge.engine import NO_HINTS, EngineProcess, EngineSpec, Recognition
 from omi_edge.errors import UsageError
 from omi_edge.evaluation.references import Reference
 from omi_edge.evaluation.scoring import Piece, score
@@ -126,14 +126,14 @@ async def run(one: Configuration, samples: Sequence[Sample], clock: Clock, advan
     process = EngineProcess("evaluation", clock, idle=86_400, call_limit=settings.call_limit, threads=settings.threads)
     try:
         async with process.session() as call:
-            await call(one.spec, "start", returns=type(None))  # loads
+            await call(one.spec, "start", NO_HINTS, returns=type(None))  # loads
             load_seconds = call.seconds
             pieces, engine, rejected = [], "", 0
             for sample in samples:
                 heard: list[str] = []
                 done = 0.0
                 for start, pcm in sample.segments:
-                    await call(one.spec, "start", returns=type(None))
+                    await call(one.spec, "start", NO_HINTS, returns=type(None))
                     await call(one.spec, "accept", pcm, returns=str)
                     recognition = await call(one.spec, "finish", returns=Recognition)
                     engine = recognition.engine

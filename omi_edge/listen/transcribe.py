@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import HeardWord, Recognition
+from omi_edge.engine import NO_HINTS, HeardWord, Hints, Recognition
 from omi_edge.errors import EngineTransient
 
 BLOCK_BYTES = SAMPLE_RATE // 10 * 2
@@ -35,8 +35,11 @@ class PocketSphinxRecognizer:
         self._partial = ""
         self._active = False
 
-    def start(self) -> None:
-        """See Recognizer; the noise level and the cepstral mean of the segment before are forgotten."""
+    def start(self, hints: Hints = NO_HINTS) -> None:
+        """See Recognizer; the noise level and the cepstral mean of the segment before are forgotten.
+
+        Hints are of no use here: its dictionary has pronunciations of its own words alone, and its language is English.
+        """
         if self._active:
             self._decoder.end_utt()
         self._decoder.reinit_feat()  # a new front end; start_utt alone keeps both

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import HeardWord, Recognition
+from omi_edge.engine import NO_HINTS, HeardWord, Hints, Recognition
 from omi_edge.errors import EnginePermanent, EngineTransient, ModelMissing, ModelRefused
 from omi_edge.listen.guards import Guarded, Piece, compression_ratio, guard
+from omi_edge.listen.hotwords import fitting
 from omi_edge.listen.vad import SileroVad, speech_spans
 from omi_edge.models.shelf import Shelf
 
@@ -41,7 +42,8 @@ class WhisperRecognizer:
     """Implements ``engine.Recognizer``.
 
     ``folder`` is the models folder, ``model`` a name of the manifest. ``language`` is an ISO 639-1 code that locks it,
-    "" has it detected in each segment. ``initial_prompt`` and ``hotwords`` are Whisper's own. ``partials``: whether
+    "" has it detected in each segment. ``initial_prompt`` is Whisper's own; the words of a segment's hints become its
+    hot words, as many as it takes. ``partials``: whether
     ``accept`` returns text; without, it only collects. Raises ModelError when the files are not what they should be,
     EnginePermanent for a language that Whisper does not know.
     """
@@ -56,7 +58,6 @@ class WhisperRecognizer:
         threads: int = 2,
         language: str = "",
         initial_prompt: str = "",
-        hotwords: str = "",
         partials: bool = False,
     ) -> None:
         shelf = Shelf(Path(folder))
@@ -74,9 +75,9 @@ class WhisperRecognizer:
         version = importlib.metadata.version("faster-whisper")
         self._engine = " ".join(part for part in (f"faster-whisper {version}", model, revision, compute_type) if part)
         self._beam_size = beam_size
-        self._language = language
+        self._own_language = self._language = language
         self._initial_prompt = initial_prompt
-        self._hotwords = hotwords
+        self._hotwords = ""
         self._partials = partials
         self._vad = SileroVad()
         self._active = False
@@ -87,9 +88,10 @@ class WhisperRecognizer:
         self._partial = ""
         self._next_partial = SAMPLE_RATE * PARTIAL_SECONDS
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
         self._begin()
+        self._expect(hints)
         self._active = True
 
     def accept(self, pcm: bytes) -> str:
@@ -113,35 +115,43 @@ class WhisperRecognizer:
         self._check_active()
         self._active = False
         guarded, language = self._heard(self._samples, beam_size=self._beam_size)
-        self._begin()  # the sound is not needed any more
+        self._begin()  # neither sound nor names are needed any more
+        self._hotwords = ""
         return Recognition(guarded.words, self._engine, language, guarded.rejected)
 
-    def recognize_many(self, pieces: list[bytes]) -> list[Recognition]:
+    def recognize_many(self, pieces: list[bytes], hints: Hints = NO_HINTS) -> list[Recognition]:
         """Recognise whole segments, s16le mono 16 kHz, with as few calls of the model as can be; a result for each.
 
         Each gets the words of its own sound alone. They go one by one where Whisper is to detect the language, since it
         does so once a call; so do those longer than its window. Raises EngineTransient when decoding failed.
         """
+        self._expect(hints)
         sounds = [np.frombuffer(pcm[: len(pcm) // 2 * 2], np.int16) for pcm in pieces]
         together = bool(self._language) or not self._model.model.is_multilingual
         speech = [self._speech(sound) if together else [] for sound in sounds]
         chosen = [n for n, spans in enumerate(speech) if spans and len(sounds[n]) <= WINDOW_SECONDS * SAMPLE_RATE]
         if len(chosen) < 2:
-            return [self._alone(pcm) for pcm in pieces]
+            return [self._alone(pcm, hints) for pcm in pieces]
         decoded, language = self._decode_many([sounds[n] for n in chosen])
         prompt = self._prompt()
         found = {
             n: guard(one, speech[n], language=language, prompt=prompt) for n, one in zip(chosen, decoded, strict=True)
         }
         return [
-            Recognition(found[n].words, self._engine, language, found[n].rejected) if n in found else self._alone(pcm)
+            Recognition(found[n].words, self._engine, language, found[n].rejected)
+            if n in found
+            else self._alone(pcm, hints)
             for n, pcm in enumerate(pieces)
         ]
 
-    def _alone(self, pcm: bytes) -> Recognition:
-        self.start()
+    def _alone(self, pcm: bytes, hints: Hints) -> Recognition:
+        self.start(hints)
         self.accept(pcm)
         return self.finish()
+
+    def _expect(self, hints: Hints) -> None:
+        self._language = hints.language if hints.language in self._model.supported_languages else self._own_language
+        self._hotwords = fitting(hints.words, self._tokens, self._model.max_length // 2 - 1)
 
     def _speech(self, sound: npt.NDArray[np.int16]) -> list[tuple[int, int]]:
         self._vad.reset()
@@ -225,6 +235,9 @@ class WhisperRecognizer:
             return [_piece(segment, offset_ms, last_ms) for segment in segments], str(info.language)
         except RuntimeError as error:  # CTranslate2's only kind
             raise EngineTransient("Whisper could not decode a segment; it is tried again.") from error
+
+    def _tokens(self, text: str) -> int:
+        return len(self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _check_active(self) -> None:
         if not self._active:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import difflib
 import importlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.domain import SAMPLE_RATE, Turn, Understanding
-from omi_edge.engine import Dialogue, Embedder, EngineProcess, EngineSpec, Recognition, Session
+from omi_edge.engine import NO_HINTS, Dialogue, Embedder, EngineProcess, EngineSpec, Hints, Recognition, Session
 from omi_edge.errors import ConfigError, EngineError, OmiEdgeError
 from omi_edge.listen.wyoming import Conversation, WyomingRecognizer
 from omi_edge.pipeline.recognizer import BUILT_IN, WHISPER, WYOMING, Chosen, RecognizerChoice, SpeechModel
@@ -43,13 +44,13 @@ T = TypeVar("T")
 class Engines(Protocol):
     """What the pipeline asks of engines; tests pass scripted ones."""
 
-    async def recognize(self, pcm: bytes) -> Recognition:
+    async def recognize(self, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
         """Recognise one whole segment."""
 
-    async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
+    async def recognize_with(self, name: str, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
         """Recognise one whole segment with the recogniser ``name``, be it the configured one or another."""
 
-    async def recognize_final(self, name: str, pieces: Sequence[bytes]) -> list[Recognition]:
+    async def recognize_final(self, name: str, pieces: Sequence[tuple[bytes, Hints]]) -> list[Recognition]:
         """Recognise whole segments of one conversation with the recogniser ``name``, for the final pass.
 
         Raises ModelError when its files are not what they should be.
@@ -58,7 +59,9 @@ class Engines(Protocol):
     async def check_final(self) -> str:
         """Look whether the final recogniser can be used; return what is in the way and how to mend it, or ""."""
 
-    async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
+    async def recognize_live(
+        self, blocks: AsyncIterator[bytes], partial: PartialHeard, hints: Hints = NO_HINTS
+    ) -> Recognition:
         """Recognise one segment while it is being spoken."""
 
     async def diarize(self, segments: AsyncIterator[tuple[int, bytes]]) -> list[Turn]:
@@ -163,37 +166,40 @@ class ChosenEngines:
         """All that there may be, for status."""
         return (self.live, self.batch, self.final) if self._final else (self.live, self.batch)
 
-    async def recognize(self, pcm: bytes) -> Recognition:
+    async def recognize(self, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
         """See Engines."""
         chosen = await self._chosen(live=False)
         try:
-            return await self._recognize(chosen, pcm)
+            return await self._recognize(chosen, pcm, hints)
         except EngineError as error:
             if not self._recognizer.gave_way(chosen, error):
                 raise
-        return await self._recognize(await self._chosen(live=False), pcm)
+        return await self._recognize(await self._chosen(live=False), pcm, hints)
 
-    async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
+    async def recognize_with(self, name: str, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
         """See Engines."""
         spec = self._recognizer.named(name, RECOGNIZERS)
         async with self._session(spec, self.batch) as call:
-            await call(spec, "start", returns=type(None))
+            await call(spec, "start", hints, returns=type(None))
             await call(spec, "accept", pcm, returns=str)
             return await call(spec, "finish", returns=Recognition)
 
-    async def recognize_final(self, name: str, pieces: Sequence[bytes]) -> list[Recognition]:
-        """See Engines. Several are given to Whisper in one call."""
+    async def recognize_final(self, name: str, pieces: Sequence[tuple[bytes, Hints]]) -> list[Recognition]:
+        """See Engines. Several with the same hints are given to Whisper in one call."""
         with held(self._clock):
             spec = await asyncio.to_thread(self._recognizer.checked, name, RECOGNIZERS)
+        found: list[Recognition] = []
         async with self._session(spec, self.final) as call:
-            if len(pieces) > 1 and spec.factory == RECOGNIZERS[WHISPER].factory:
-                return await call(spec, "recognize_many", pieces, returns=list[Recognition])
-            found = []
-            for pcm in pieces:
-                await call(spec, "start", returns=type(None))
-                await call(spec, "accept", pcm, returns=str)
-                found.append(await call(spec, "finish", returns=Recognition))
-            return found
+            for hints, group in itertools.groupby(pieces, lambda piece: piece[1]):
+                sounds = [pcm for pcm, _ in group]
+                if len(sounds) > 1 and spec.factory == RECOGNIZERS[WHISPER].factory:
+                    found += await call(spec, "recognize_many", sounds, hints, returns=list[Recognition])
+                    continue
+                for pcm in sounds:
+                    await call(spec, "start", hints, returns=type(None))
+                    await call(spec, "accept", pcm, returns=str)
+                    found.append(await call(spec, "finish", returns=Recognition))
+        return found
 
     async def check_final(self) -> str:
         """See Engines."""
@@ -210,19 +216,21 @@ class ChosenEngines:
         """Raise BadInput for a recogniser that does not exist, ModelError for one whose files are not here."""
         self._recognizer.named(name, RECOGNIZERS)
 
-    async def _recognize(self, chosen: Chosen, pcm: bytes) -> Recognition:
+    async def _recognize(self, chosen: Chosen, pcm: bytes, hints: Hints) -> Recognition:
         async with self._session(chosen.spec, self.batch) as call:
-            await call(chosen.spec, "start", returns=type(None))
+            await call(chosen.spec, "start", hints, returns=type(None))
             await call(chosen.spec, "accept", pcm, returns=str)
             return await self._finish(call, chosen, self.tiers[BATCH], _seconds(pcm))
 
-    async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
+    async def recognize_live(
+        self, blocks: AsyncIterator[bytes], partial: PartialHeard, hints: Hints = NO_HINTS
+    ) -> Recognition:
         """See Engines. What fails here is heard again by ``recognize``, which falls back."""
         heard_seconds = 0.0
         chosen = await self._chosen(live=True)
         try:
             async with self._session(chosen.spec, self.live) as call:
-                await call(chosen.spec, "start", returns=type(None))
+                await call(chosen.spec, "start", hints, returns=type(None))
                 async for pcm in blocks:
                     heard_seconds += _seconds(pcm)
                     partial(await call(chosen.spec, "accept", pcm, returns=str))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from omi_edge.clock import Clock
-from omi_edge.engine import Recognition
-from omi_edge.errors import EngineError
+from omi_edge.engine import NO_HINTS, Hints, Recognition
+from omi_edge.errors import EngineError, VaultError
 from omi_edge.events import Bus
 from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.hearing import LiveAudio
@@ -29,7 +29,12 @@ RESULTS_LIMIT = 100
 class LiveTranscriber:
     """One segment at a time, of whichever source speaks first."""
 
-    def __init__(self, engines: Engines, bus: Bus, clock: Clock, backlog: Callable[[], bool]) -> None:
+    def __init__(
+        self, engines: Engines, bus: Bus, clock: Clock, backlog: Callable[[], bool],
+        hints: Callable[[], Awaitable[Hints]] | None = None,
+    ) -> None:  # fmt: skip
+        """``hints``: asked for each segment what is known before it is heard."""
+        self._hints = hints
         self._engines = engines
         self._bus = bus
         self._clock = clock
@@ -99,8 +104,9 @@ class LiveTranscriber:
                 )  # fmt: skip
 
         try:
-            return await self._engines.recognize_live(_drain(blocks), partial)
-        except EngineError as error:
+            hints = NO_HINTS if self._hints is None else await self._hints()
+            return await self._engines.recognize_live(_drain(blocks), partial, hints)
+        except (EngineError, VaultError) as error:
             log.warning("live recognition failed", extra={"segment": segment_id, "cause": type(error).__name__})
             return None
 

@@ -9,7 +9,7 @@ import pytest
 
 from omi_edge.clock import SystemClock
 from omi_edge.config import Config
-from omi_edge.engine import EngineSpec, HeardWord, Recognition, Rejected
+from omi_edge.engine import NO_HINTS, EngineSpec, HeardWord, Hints, Recognition, Rejected
 from omi_edge.errors import BadInput, ConfigError, ModelMissing, UsageError
 from omi_edge.evaluation import trial
 from omi_edge.evaluation.references import Cue, Reference
@@ -29,7 +29,7 @@ class Hears:
         self._ballast = b"x" * ballast
         self._seconds = 0
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
         self._seconds = 0
 

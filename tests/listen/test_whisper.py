@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import Recognition
+from omi_edge.engine import NO_HINTS, Hints, Recognition
 from omi_edge.errors import (
     EnginePermanent,
     EngineTransient,
@@ -45,10 +45,12 @@ def recognizer(models: Path, **options: Any) -> WhisperRecognizer:
     return WhisperRecognizer(folder=str(models), model=NAME, threads=1, **options)
 
 
-def hear(engine: WhisperRecognizer, samples: Samples, cuts: tuple[int, ...] = ()) -> tuple[list[str], Recognition]:
+def hear(
+    engine: WhisperRecognizer, samples: Samples, cuts: tuple[int, ...] = (), hints: Hints = NO_HINTS
+) -> tuple[list[str], Recognition]:
     """Partial texts, and the result; cut at bytes."""
     raw = samples.tobytes()
-    engine.start()
+    engine.start(hints)
     partials = [engine.accept(raw[first:last]) for first, last in zip((0, *cuts), (*cuts, len(raw)), strict=True)]
     return partials, engine.finish()
 
@@ -60,6 +62,9 @@ class ScriptedWhisper:
     asked: list[dict[str, Any]]
     trouble: Exception | None = None
     supported_languages = ("de", "en", "nl")
+    max_length = 448
+    hf_tokenizer = SimpleNamespace(encode=lambda text, add_special_tokens: SimpleNamespace(ids=list(text)))
+    """A token each character."""
 
     def __init__(self, path: str, **options: Any) -> None:
         assert Path(path).is_absolute()
@@ -212,20 +217,75 @@ def test_without_speech_whisper_is_not_asked(models: Path, scripted: type[Script
 
 def test_what_is_asked(models: Path, scripted: type[ScriptedWhisper]) -> None:
     scripted.says = (("hello", 1.0, 1.5), ("", 1.5, 1.6), ("there", 1.5, 99.0))
-    engine = recognizer(models, beam_size=3, language="de", initial_prompt="Anna, Bob.", hotwords="omi")
-    _, found = hear(engine, recording(SHORT)[: 3 * SAMPLE_RATE])
+    engine = recognizer(models, beam_size=3, language="de", initial_prompt="Anna, Bob.")
+    _, found = hear(engine, recording(SHORT)[: 3 * SAMPLE_RATE], hints=Hints(("omi", "Ada"), "xx"))
     assert [(word.text, word.start_ms, word.end_ms) for word in found.words] == [
         ("hello", 1000, 1500),
         ("there", 1500, 3000),
     ]
     assert found.language == "de"
     (asked,) = scripted.asked
-    wanted = {"language": "de", "beam_size": 3, "initial_prompt": "Anna, Bob.", "hotwords": "omi", "temperature": 0.0}
+    wanted = {
+        "language": "de",
+        "beam_size": 3,
+        "initial_prompt": "Anna, Bob.",
+        "hotwords": "omi, Ada",
+        "temperature": 0.0,
+    }
     assert wanted.items() <= asked.items()
     assert asked["peak"] <= 1.0
     scripted.asked.clear()
     assert hear(recognizer(models), recording(SHORT)[: 3 * SAMPLE_RATE])[1].language == "nl"
     assert (scripted.asked[0]["language"], scripted.asked[0]["initial_prompt"]) == (None, None)
+
+
+def test_hints_hold_for_one_segment_and_need_no_other_model(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    scripted.says = (("hello", 1.0, 1.5),)
+    engine, sound = recognizer(models, language="de"), recording(SHORT)[: 3 * SAMPLE_RATE]
+    for hints in (Hints(("Ada",), "nl"), Hints(("Bob", "Ada")), NO_HINTS):
+        hear(engine, sound, hints=hints)
+    assert [(one["hotwords"], one["language"]) for one in scripted.asked] == [
+        ("Ada", "nl"), ("Bob, Ada", "de"), (None, "de"),
+    ]  # fmt: skip
+    hear(engine, sound, hints=Hints(tuple(f"name{n:03}" for n in range(100))))
+    hotwords = scripted.asked[-1]["hotwords"]
+    assert hotwords.startswith("name000, name001")
+    assert 223 - len(", name000") < len(" " + hotwords) <= 223
+
+
+def test_what_was_hinted_is_doubted_where_little_supports_it(models: Path, scripted: type[ScriptedWhisper]) -> None:
+    speech = recording(SHORT)[SAMPLE_RATE : 3 * SAMPLE_RATE]
+    sound = np.concatenate([speech, np.zeros(2 * SAMPLE_RATE, np.int16)])
+    scripted.says = (("Zephira", 1.4, 3.4),)  # a good quarter of it is speech
+    assert hear(recognizer(models), sound)[1].words
+    _, found = hear(recognizer(models), sound, hints=Hints(("Zephira",)))
+    assert found.words == ()
+    assert [one.reason for one in found.rejected] == ["phantom-phrase"]
+
+
+def test_the_real_library_puts_the_words_before_each_window(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = recognizer(models, beam_size=1)
+    whisper = engine._model
+    prompts: list[list[int]] = []
+    own = whisper.get_prompt
+
+    def get_prompt(*args: Any, **options: Any) -> list[int]:
+        prompts.append(own(*args, **options))
+        return prompts[-1]
+
+    monkeypatch.setattr(whisper, "get_prompt", get_prompt)
+    sound = np.tile(recording(SHORT)[SAMPLE_RATE : 5 * SAMPLE_RATE], 9)  # 36 s: two windows
+    many = ("Marguerite", "<|endoftext|>", "Dr Wu", *(f"Name{n}" for n in range(99)))
+    hear(engine, sound, hints=Hints(many))
+    texts = [whisper.hf_tokenizer.decode(prompt, skip_special_tokens=False) for prompt in prompts]
+    assert len(texts) >= 2
+    for text in texts:
+        given = text.removeprefix("<|startofprev|>").split("<|startoftranscript|>")[0]
+        assert given.startswith(" Marguerite, Dr Wu, Name0, Name1")
+        assert given.split(", ")[-1] in many  # not cut in the middle of a word
+    prompts.clear()
+    hear(engine, sound)
+    assert not any("startofprev" in whisper.hf_tokenizer.decode(one, skip_special_tokens=False) for one in prompts)
 
 
 def test_partial_text_is_made_seldom_and_of_the_last_window(models: Path, scripted: type[ScriptedWhisper]) -> None:

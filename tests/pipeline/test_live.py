@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from omi_edge.clock import DrivenClock
-from omi_edge.engine import HeardWord, Recognition
+from omi_edge.engine import NO_HINTS, HeardWord, Hints, Recognition
 from omi_edge.errors import EngineTransient
 from omi_edge.events import Bus
 from omi_edge.pipeline import live as live_module
@@ -31,7 +31,9 @@ class Listening(ScriptedEngines):
         self.error: Exception | None = None
         self.blocks: list[int] = []
 
-    async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
+    async def recognize_live(
+        self, blocks: AsyncIterator[bytes], partial: PartialHeard, hints: Hints = NO_HINTS
+    ) -> Recognition:
         seconds = 0
         async for block in blocks:
             await self.may.wait()

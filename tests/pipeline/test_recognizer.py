@@ -13,7 +13,7 @@ from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, EngineConfig, ListenConfig, ModelsConfig, WebConfig
 from omi_edge.daemon import Daemon
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import EngineSpec, HeardWord, Recognition, Rejected
+from omi_edge.engine import NO_HINTS, EngineSpec, HeardWord, Hints, Recognition, Rejected
 from omi_edge.errors import BadInput, ConfigError, EnginePermanent, EngineTransient, ModelMissing
 from omi_edge.models.shelf import Shelf
 from omi_edge.pipeline import engines
@@ -37,7 +37,7 @@ class BuiltIn:
     def __init__(self, **options: Any) -> None:
         self._options = options
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
 
     def accept(self, pcm: bytes) -> str:
@@ -52,7 +52,7 @@ class BuiltIn:
 class Whisper(BuiltIn):
     """Stands for the real one; does what the language says."""
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
         if self._options["language"] == "no":
             raise EnginePermanent("cannot be loaded")
