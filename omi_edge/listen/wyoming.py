@@ -18,7 +18,7 @@ import numpy as np
 from omi_edge.clock import Clock, held
 from omi_edge.config import WyomingConfig
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import EngineSpec, HeardWord, Recognition, Rejected
+from omi_edge.engine import NO_HINTS, EngineSpec, HeardWord, Hints, Recognition, Rejected
 from omi_edge.errors import BadInput, EngineError, EnginePermanent, EngineTransient
 from omi_edge.listen.guards import FASTEST_WORDS_PER_SECOND, Piece, Reason, Span, compression_ratio, guard
 from omi_edge.listen.phantoms import is_phantom, letters
@@ -152,15 +152,15 @@ class Conversation:
         finally:
             self._spent_us += self._clock.work_us() - began_us
 
-    async def start(self) -> None:
-        """Connect, ask who is there where that is not known, and announce the sound."""
+    async def start(self, hints: Hints = NO_HINTS) -> None:
+        """Connect, ask who is there where that is not known, and announce the sound. Names cannot be told."""
         async with self._failing("did not answer", CONNECT_SECONDS):
             place = self._owner.place
             self._reader, self._writer = await _connect(place)
             if self._owner.server is None:
                 self._owner.server = await self._described(self._reader)
-            self._check_language(self._owner.server)
-            request = {"name": self._owner.settings.model, "language": self._owner.language}
+            language = self._language(self._owner.server, hints)
+            request = {"name": self._owner.settings.model, "language": language}
             await self._send(Event("transcribe", {name: value for name, value in request.items() if value}))
             await self._send(Event("audio-start", self._shape(0)))
         self._listening = asyncio.create_task(self._listen(self._reader))
@@ -215,10 +215,15 @@ class Conversation:
                 return _server(fields(event, _Info), self._owner.settings.model)
         raise EngineTransient(f"{_called(self._owner.place)} does not say what it is.")
 
-    def _check_language(self, server: Server) -> None:
+    def _language(self, server: Server, hints: Hints) -> str:
+        """Return the language to ask for, "" for the server's own rule."""
+        known = {code.split("-")[0] for code in server.languages}
+        if hints.language and (not known or hints.language in known):
+            return hints.language
         wanted = self._owner.language
-        if wanted and server.languages and wanted not in {code.split("-")[0] for code in server.languages}:
+        if wanted and known and wanted not in known:
             raise EnginePermanent(f"{_called(self._owner.place)} knows no {wanted!r}; see listen.language.")
+        return wanted
 
     async def _listen(self, reader: asyncio.StreamReader) -> Answer:
         """Take what the server tells until it has told the text."""

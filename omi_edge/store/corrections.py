@@ -152,6 +152,16 @@ def listed(conn: Connection, conversation_id: str) -> list[CorrectionRow]:
     return [_row(row) for row in rows]
 
 
+def pieces_of(conn: Connection, conversation_id: str, segment_id: str) -> list[Piece]:
+    """Return what was put right of one segment, the oldest first, without what was undone. Raises NotFound."""
+    rows = conn.execute(
+        "SELECT pieces FROM corrections WHERE conversation_n = ? AND undone_us IS NULL ORDER BY n",
+        (conversations.number(conn, conversation_id),),
+    )
+    found = [part for row in rows for part in msgspec.msgpack.decode(row[0], type=list[Piece])]
+    return [part for part in found if part.segment_id == segment_id]
+
+
 def carry(
     conn: Connection, conversation_id: str, from_id: str | None, base_id: str, utterances: Sequence[Utterance],
     *, now_us: int, activate: bool = True,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from omi_edge.domain import Word
+from omi_edge.rewrite import Change
 from omi_edge.store.connection import Connection
 from omi_edge.wording import Piece
 
@@ -54,7 +55,7 @@ _TABLES: dict[str, str] = {
     " r.left_out_us, r.decided FROM offline_runs r JOIN sources o ON o.n = r.source_n ORDER BY r.n",
     "offline_losses": "SELECT o.id AS source_id, l.reading_n, l.store, l.first, l.last, l.records, l.why, l.start_us,"
     " l.end_us, l.settled FROM offline_losses l JOIN sources o ON o.n = l.source_n ORDER BY l.n",
-    "people": "SELECT id, name, is_user, created_us FROM people ORDER BY id",
+    "people": "SELECT id, name, is_user, created_us, language FROM people ORDER BY id",
     "conversations": "SELECT c.id, o.id AS source_id, c.state, c.started_us, c.ended_us, c.created_us, c.finished_us,"
     " c.closed_by, c.title, c.overview, c.category, c.emoji, c.extractor, c.version_id, c.previous_version_id"
     " FROM conversations c JOIN sources o ON o.n = c.source_n ORDER BY c.n",
@@ -76,6 +77,10 @@ _TABLES: dict[str, str] = {
     " r.version_id, r.actor, r.created_us, r.ended_us FROM reprocessings r JOIN conversations c"
     " ON c.n = r.conversation_n ORDER BY r.n",
     "vocabulary": "SELECT text, actor, created_us FROM vocabulary ORDER BY n",
+    "dismissed": "SELECT before_text, after_text, actor, created_us FROM dismissed ORDER BY before_text, after_text",
+    "rules": "SELECT id, kind, pattern, replacement, actor, created_us FROM rules ORDER BY n",
+    "rule_changes": "SELECT v.id AS version_id, r.segment_id, r.words, r.changes FROM rule_changes r"
+    " JOIN transcript_versions v ON v.n = r.version_n ORDER BY r.version_n, r.segment_id",
     "turns": "SELECT c.id AS conversation_id, t.start_us, t.end_us, t.speaker, t.confidence, t.engine FROM turns t"
     " JOIN conversations c ON c.n = t.conversation_n ORDER BY t.conversation_n, t.n",
     "tasks": "SELECT t.id, c.id AS conversation_id, o.id AS source_id, t.description, t.owner,"
@@ -153,6 +158,16 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
                 "after": [_word(word) for word in piece.after],
             }
             for piece in msgspec.msgpack.decode(row["pieces"], type=list[Piece])
+        ]
+    if "changes" in row:
+        row["changes"] = [
+            {
+                "rule_id": change.rule_id,
+                "rule": change.rule,
+                "before": [_word(word) for word in change.before],
+                "after": [_word(word) for word in change.after],
+            }
+            for change in msgspec.msgpack.decode(row["changes"], type=list[Change])
         ]
     for name in ("ids", "subjects"):
         if name in row:

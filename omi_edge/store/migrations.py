@@ -344,6 +344,27 @@ CREATE TABLE vocabulary (
 );
 """
 
+EIGHTH = """
+-- rules in the order in which they are applied
+CREATE TABLE rules (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, pattern TEXT NOT NULL,
+    replacement TEXT NOT NULL, actor TEXT NOT NULL, created_us INTEGER NOT NULL, UNIQUE (kind, pattern)
+);
+-- of a segment that rules changed: the words as they were heard, and what each rule did
+CREATE TABLE rule_changes (
+    version_n INTEGER NOT NULL REFERENCES transcript_versions ON DELETE CASCADE, segment_id TEXT NOT NULL,
+    words BLOB NOT NULL, changes BLOB NOT NULL, PRIMARY KEY (version_n, segment_id)
+) WITHOUT ROWID;
+-- corrections made twice that the owner wants neither as a word nor as a rule
+CREATE TABLE dismissed (
+    before_text TEXT NOT NULL, after_text TEXT NOT NULL, actor TEXT NOT NULL, created_us INTEGER NOT NULL,
+    PRIMARY KEY (before_text, after_text)
+) WITHOUT ROWID;
+ALTER TABLE people ADD COLUMN language TEXT NOT NULL DEFAULT '';
+CREATE INDEX people_time ON people (created_us);
+CREATE INDEX utterances_person ON utterances (person_id) WHERE person_id IS NOT NULL;
+"""
+
 MIGRATIONS: Sequence[Migration] = (
     (1, FIRST),
     (2, SECOND),
@@ -352,6 +373,7 @@ MIGRATIONS: Sequence[Migration] = (
     (5, FIFTH),
     (6, SIXTH),
     (7, SEVENTH),
+    (8, EIGHTH),
 )
 
 

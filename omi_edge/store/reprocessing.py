@@ -19,6 +19,8 @@ from omi_edge.store.segments import SegmentRow
 
 HOLE_US = 300_000
 """So much of a segment may lack audio: holes that the decoder conceals are no longer (docs/architecture.md, Time)."""
+RULES = "rules"
+"""The engine of a reprocessing that hears nothing: the correction rules over the words that were heard before."""
 OPEN = ("queued", "running")
 STATES = (*OPEN, "done", "failed", "cancelled")
 FINAL = "final"
@@ -69,8 +71,8 @@ class ReprocessingRow(msgspec.Struct, frozen=True):
         return Stage.FINAL if self.final else Stage.REPROCESS
 
 
-def hindrance(conn: Connection, conversation_id: str) -> str:
-    """Say why a conversation cannot be transcribed anew, "" when it can. Raises NotFound."""
+def hindrance(conn: Connection, conversation_id: str, engine: str = "") -> str:
+    """Say why a conversation cannot be transcribed anew by an engine, "" when it can. Raises NotFound."""
     row = conversations.get(conn, conversation_id)
     if row.state is not ConversationState.COMPLETED:
         return f"the conversation is {row.state.value}; end it with `omi-edge close`, or wait until it is completed."
@@ -80,6 +82,8 @@ def hindrance(conn: Connection, conversation_id: str) -> str:
     wanted = spoken(conn, conversation_id)
     if not wanted:
         return "nothing was spoken in the conversation, so there is nothing to transcribe."
+    if engine == RULES:  # they need no audio
+        return ""
     gone = _released(conn, wanted)
     if gone:
         return (
@@ -113,7 +117,7 @@ def ask(
     batch_id = new_id(_ASKED, now_us)
     refused = []
     for conversation_id in conversation_ids:
-        why = hindrance(conn, conversation_id)
+        why = hindrance(conn, conversation_id, engine)
         if why:
             refused.append((conversation_id, why))
             continue
@@ -262,8 +266,8 @@ def end(conn: Connection, row: ReprocessingRow, state: str, cause: str | None, n
     return True
 
 
-def made(conn: Connection, row: ReprocessingRow, version_id: str) -> None:
-    """Note which version came of it: an edited one where corrections were taken over."""
+def made(conn: Connection, row: ReprocessingRow, version_id: str | None) -> None:
+    """Note which version came of it: an edited one where corrections were taken over, none where nothing changed."""
     conn.execute("UPDATE reprocessings SET version_id = ? WHERE n = ?", (version_id, row.n))
 
 

@@ -44,15 +44,13 @@ class SpeakerRow(msgspec.Struct, frozen=True):
 
 def append(conn: Connection, version_id: str, utterances: Iterable[Utterance]) -> None:
     """Add utterances to a version."""
-    found = conn.execute("SELECT n FROM transcript_versions WHERE id = ?", (version_id,)).fetchone()
-    if found is None:
-        raise NotFound("there is no such version of a transcript.")
+    version_n = number(conn, version_id)
     conn.executemany(
         "INSERT INTO utterances (id, version_n, segment_id, speaker, person_id, start_us, end_us, text, words,"
         " confidence, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                one.id, found[0], one.segment_id, one.speaker, one.person_id, one.start_us, one.end_us, one.text,
+                one.id, version_n, one.segment_id, one.speaker, one.person_id, one.start_us, one.end_us, one.text,
                 msgspec.msgpack.encode(one.words), one.confidence, one.outcome.value,
             )
             for one in utterances
@@ -112,14 +110,29 @@ def previous(conn: Connection, conversation_id: str) -> str | None:
 
 def words_of(conn: Connection, conversation_id: str) -> str:
     """Return the version whose recognised words the active one shows: the live one, or one made anew."""
+    return lineage(conn, conversation_id)[-1]
+
+
+def lineage(conn: Connection, conversation_id: str, version_id: str | None = None) -> list[str]:
+    """Return a version, the active one by default, and those whose words it shows, up to the recognised one."""
     known = {row.id: row for row in versions(conn, conversation_id)}
     live_id = live_version(conn, conversation_id)
-    at = conversations.get(conn, conversation_id).version_id
-    while at is not None and at in known:
+    at = version_id or conversations.get(conn, conversation_id).version_id
+    found: list[str] = []
+    while at is not None and at in known and at != live_id:
+        found.append(at)
         if known[at].kind == "reprocessed":
-            return at
+            return found
         at = known[at].base_id
-    return live_id
+    return [*found, live_id]
+
+
+def number(conn: Connection, version_id: str) -> int:
+    """Return the number of a version. Raises NotFound."""
+    found = conn.execute("SELECT n FROM transcript_versions WHERE id = ?", (version_id,)).fetchone()
+    if found is None:
+        raise NotFound("there is no such version of a transcript.")
+    return int(found[0])
 
 
 def finish(conn: Connection, version_id: str, engine: str, utterances: Sequence[Utterance]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from omi_edge.errors import BadInput, NotFound
+from omi_edge.rewrite import PLAIN
 from omi_edge.store.connection import Connection
 from omi_edge.wording import Piece, plain_word
 
@@ -31,6 +32,8 @@ class Suggestion(msgspec.Struct, frozen=True):
     before: str
     after: str
     count: int
+    as_word: bool
+    """Whether it is offered as a word too; else that word is in the vocabulary, and a rule alone would help."""
 
 
 def add(conn: Connection, text: str, *, actor: str, now_us: int) -> WordRow:
@@ -58,27 +61,53 @@ def listed(conn: Connection) -> list[WordRow]:
     return [WordRow(*row) for row in conn.execute("SELECT text, actor, created_us FROM vocabulary ORDER BY n")]
 
 
-def words(conn: Connection) -> tuple[str, ...]:
-    """Return the words for a recogniser's prompt or its hot words, those added last first."""
-    return tuple(row[0] for row in conn.execute("SELECT text FROM vocabulary ORDER BY n DESC"))
+def expected(conn: Connection, wearer: str = "") -> tuple[str, ...]:
+    """Return what a recogniser should expect: the wearer's name, then words and known people, the newest first."""
+    rows = conn.execute("SELECT created_us, text FROM vocabulary ORDER BY n DESC").fetchall()
+    rows += conn.execute("SELECT created_us, name FROM people ORDER BY created_us DESC LIMIT ?", (MOST,)).fetchall()
+    rows.sort(key=lambda row: row[0], reverse=True)  # of the same time in the order of above
+    texts = [wearer.strip(), *(str(text) for _, text in rows)]
+    found: dict[str, str] = {}
+    for text in filter(None, texts):
+        found.setdefault(text.casefold(), text)
+    return tuple(found.values())
 
 
 def suggestions(conn: Connection) -> list[Suggestion]:
-    """Return what was put right at least twice in the same way and is not in the vocabulary, the most frequent first.
+    """Return what was put right at least twice in the same way, the most frequent first.
 
-    Nothing of it is applied; it is for the owner to take.
+    Nothing of it is applied; it is for the owner to take as a word or as a rule, or to dismiss. Of a word that is in
+    the vocabulary, only what had to be put right since it is there counts, and it is offered as a rule alone.
     """
-    known = {plain_word(row.text) for row in listed(conn)}
+    since_us = {plain_word(row.text): row.created_us for row in listed(conn)}
+    done = {tuple(row) for row in conn.execute("SELECT before_text, after_text FROM dismissed")}
+    rules = conn.execute("SELECT pattern, replacement FROM rules WHERE kind = ?", (PLAIN,))
+    done |= {(plain_word(row[0]), plain_word(row[1])) for row in rules}
     counted: dict[tuple[str, str], list[str]] = {}
     rows = conn.execute(
-        "SELECT pieces FROM corrections WHERE n > (SELECT coalesce(max(n), 0) FROM corrections) - ?"
+        "SELECT pieces, created_us FROM corrections WHERE n > (SELECT coalesce(max(n), 0) FROM corrections) - ?"
         " AND undone_us IS NULL ORDER BY n DESC",
         (NEWEST,),
     )
-    for (data,) in rows:
+    for data, created_us in rows:
         for piece in msgspec.msgpack.decode(data, type=list[Piece]):
             before, after = (" ".join(word.text for word in side) for side in (piece.before, piece.after))
-            if before and after and plain_word(before) != plain_word(after) and plain_word(after) not in known:
-                counted.setdefault((plain_word(before), plain_word(after)), []).append(after)
-    found = [Suggestion(key[0], texts[0], len(texts)) for key, texts in counted.items() if len(texts) >= TWICE]
+            key = plain_word(before), plain_word(after)
+            fresh = created_us > since_us.get(key[1], -1)
+            if before and after and key[0] != key[1] and key not in done and fresh:
+                counted.setdefault(key, []).append(after)
+    found = [
+        Suggestion(key[0], texts[0], len(texts), key[1] not in since_us)
+        for key, texts in counted.items() if len(texts) >= TWICE
+    ]  # fmt: skip
     return sorted(found, key=lambda one: (-one.count, one.after))
+
+
+def dismiss(conn: Connection, before: str, after: str, *, actor: str, now_us: int) -> None:
+    """Never offer this again. Raises NotFound for what is not offered."""
+    key = plain_word(" ".join(before.split())), plain_word(" ".join(after.split()))
+    if key not in {(one.before, plain_word(one.after)) for one in suggestions(conn)}:
+        raise NotFound("this is not offered; `omi-edge vocabulary suggestions` lists what is.")
+    conn.execute(
+        "INSERT INTO dismissed (before_text, after_text, actor, created_us) VALUES (?, ?, ?, ?)", (*key, actor, now_us)
+    )

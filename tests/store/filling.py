@@ -31,6 +31,7 @@ from omi_edge.domain import (
     Withholding,
     Word,
 )
+from omi_edge.rewrite import PLAIN
 from omi_edge.store import (
     audio,
     audit,
@@ -48,6 +49,7 @@ from omi_edge.store import (
     people,
     recordings,
     reprocessing,
+    rules,
     search,
     segments,
     settings,
@@ -152,6 +154,7 @@ def fill(conn: Connection) -> None:
     fill_second(conn)
     fill_third(conn)
     fill_fourth(conn)
+    fill_fifth(conn)
 
 
 def fill_second(conn: Connection) -> None:
@@ -223,11 +226,21 @@ def fill_fourth(conn: Connection) -> None:
     reprocessing.ask(conn, CONVERSATIONS[:1], engine="scripted", keep=True, actor="uid:1000", now_us=START_US)
 
 
+def fill_fifth(conn: Connection) -> None:
+    """Put something into the tables of the eighth step: a person's language, a rule and what it did, a dismissal."""
+    people.add(conn, "Zoé", now_us=START_US, language="fr")
+    rules.add(conn, PLAIN, "zephyr", "Zephira", actor="uid:1000", now_us=START_US)
+    said = utterance("utt_x", CONVERSATIONS[0], START_US, "the zephyr", segment_id="seg_0").words
+    live_id = transcripts.live_version(conn, CONVERSATIONS[0])
+    rules.note(conn, live_id, "seg_0", said, rules.rewritten(conn, "seg_0", said))
+    conn.execute("INSERT INTO dismissed VALUES ('mar', 'marguerite', 'uid:1000', ?)", (START_US,))
+
+
 def fill_first(conn: Connection) -> None:
     """Put two sources, four conversations and all that hangs on them into the vault: the tables of the first step."""
     settings.put(conn, "zone", "Europe/Paris")
     clients.add(conn, "phone", "owner", START_US)
-    person = people.add(conn, "Marguerite", now_us=START_US, is_user=True)
+    conn.execute("INSERT INTO people (id, name, is_user, created_us) VALUES ('per_0', 'Marguerite', 1, ?)", (START_US,))
     add_source(conn, SOURCES[0])
     add_source(conn, SOURCES[1], device_id=None)
     for n, conversation_id in enumerate(CONVERSATIONS):
@@ -290,4 +303,3 @@ def fill_first(conn: Connection) -> None:
         conn, code="job.failed", severity=Severity.ERROR, subject_ids=["seg_0"], message="It failed.", now_us=START_US
     )
     audit.append(conn, AuditEntry("uid:1000", "owner", "export", (CONVERSATIONS[0],), count=4), START_US)
-    assert person.is_user

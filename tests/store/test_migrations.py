@@ -78,7 +78,10 @@ async def test_later_steps_run_once_keep_every_row_and_tell_how_far_they_are(
     assert told == [("migration", 0.0), ("migration", 0.5), ("migration", 1.0)]
     assert await db.read(version) == NEWEST + 2
     assert await db.read(inspect.counts) == before
-    assert (await db.read(lambda conn: conn.execute("SELECT nickname FROM people").fetchall())) == [("Marguerite",)]
+    assert (await db.read(lambda conn: conn.execute("SELECT nickname FROM people").fetchall())) == [
+        ("Marguerite",),
+        ("Zoé",),
+    ]
     assert await db.read(lambda conn: conn.execute("PRAGMA foreign_key_check").fetchall()) == []
     await db.close()
     told.clear()
@@ -219,5 +222,6 @@ async def test_a_file_of_version_1_keeps_every_row_and_takes_what_is_new(
     await db.write(filling.fill_second)
     await db.write(filling.fill_third)
     await db.write(filling.fill_fourth)
+    await db.write(filling.fill_fifth)
     assert all((await db.read(inspect.counts)).values())
     await db.close()

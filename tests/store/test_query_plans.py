@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import re
@@ -26,6 +27,8 @@ from omi_edge.domain import (
     Turn,
     Withholding,
 )
+from omi_edge.errors import NotFound
+from omi_edge.rewrite import PLAIN
 from omi_edge.store import (
     audio,
     audit,
@@ -44,6 +47,7 @@ from omi_edge.store import (
     people,
     recordings,
     reprocessing,
+    rules,
     search,
     segments,
     senders,
@@ -68,11 +72,11 @@ GROWING = {
     "audio_chunks", "segments", "conversations", "transcript_versions", "utterances", "turns", "tasks", "memories",
     "evidence", "documents", "vectors", "jobs", "notices", "audit", "people", "device_battery", "device_connections",
     "gaps", "withheld", "bookmarks", "ledger", "recordings", "offline_readings", "offline_records", "offline_runs",
-    "offline_losses", "corrections", "correction_places", "reprocessings",
+    "offline_losses", "corrections", "correction_places", "reprocessings", "rule_changes",
 }  # fmt: skip
 MODULES = (
     audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, ledger, memories, merging, notices, offline,
-    people,    recordings, search,    segments, senders, settings, sources, transcripts, withheld,
+    people,    recordings, rules, search,    segments, senders, settings, sources, transcripts, withheld,
 )  # fmt: skip
 """All but ``export`` and ``inspect``, which read everything because that is what they are asked for."""
 
@@ -171,8 +175,21 @@ def use_versions(do: Exercise) -> None:
     do(jobs.cancel, Stage.REPROCESS, conversation_id, START_US)
     do(transcripts.previous, conversation_id)
     do(vocabulary.add, "Ada", actor="a", now_us=START_US)
-    do(vocabulary.words)
+    do(vocabulary.expected, "Mia")
     do(vocabulary.suggestions)
+    with contextlib.suppress(NotFound):  # nothing is offered
+        do(vocabulary.dismiss, "zephyr", "Zephira", actor="a", now_us=START_US)
+    do(transcripts.lineage, conversation_id)
+    do(transcripts.number, live_id)
+    do(corrections.pieces_of, conversation_id, "seg_2")
+    rule = do(rules.add, PLAIN, "the", "ze", actor="a", now_us=START_US).rule
+    made = do(rules.rewritten, "seg_2", said[0].words, conversation_id)
+    do(rules.note, live_id, "seg_2", said[0].words, made)
+    do(rules.heard, conversation_id, edited_id)
+    do(rules.heard_words, conversation_id, "seg_2")
+    do(rules.inherit, conversation_id, edited_id)
+    do(rules.listed)
+    do(rules.remove, rule.id)
     do(vocabulary.remove, "Ada")
     do(conversations.set_state, conversation_id, ConversationState.COMPLETED)
     do(conversations.ids_between, 0, 2**62)
@@ -465,6 +482,9 @@ def use_the_rest(do: Exercise) -> None:
     person = do(people.add, "Ada", now_us=START_US)
     do(people.get, person.id)
     do(people.rename, person.id, "Grace")
+    do(people.speaks, person.id, "de")
+    do(people.language_of, CONVERSATIONS[2], "seg_2")
+    do(people.forget, person.id)
     do(people.list_all)
     for _ in range(2):
         notice = do(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from omi_edge.errors import BadInput, NotFound
-from omi_edge.store import corrections, transcripts, vocabulary
+from omi_edge.rewrite import PLAIN
+from omi_edge.store import corrections, people, rules, transcripts, vocabulary
 from omi_edge.store.connection import Connection
 from omi_edge.store.corrections import Target
 from omi_edge.store.database import Database
@@ -23,9 +24,9 @@ async def test_words_are_kept_once_and_the_newest_come_first(db: Database) -> No
         for text in ("Ada", " Dr   Wu ", "Ada"):
             add(conn, text)
         assert [row.text for row in vocabulary.listed(conn)] == ["Ada", "Dr Wu"]
-        assert vocabulary.words(conn) == ("Dr Wu", "Ada")
+        assert vocabulary.expected(conn) == ("Dr Wu", "Ada")
         vocabulary.remove(conn, "Ada")
-        assert vocabulary.words(conn) == ("Dr Wu",)
+        assert vocabulary.expected(conn) == ("Dr Wu",)
         with pytest.raises(NotFound):
             vocabulary.remove(conn, "Ada")
 
@@ -45,14 +46,13 @@ async def test_there_is_an_end_to_it(db: Database, monkeypatch: pytest.MonkeyPat
         await db.write(lambda conn: add(conn, "two"))
 
 
-async def test_a_correction_made_twice_is_offered(db: Database) -> None:
-    def correct(conn: Connection, conversation_id: str, text: str) -> str:
-        said = transcripts.utterances(conn, conversation_id)
-        change = corrections.add(
-            conn, conversation_id, Target(said[0].id, word=2), text, actor="uid:1", now_us=START_US
-        )
-        return change.correction_id
+def correct(conn: Connection, conversation_id: str, text: str, *, n: int = 0, now_us: int = START_US) -> str:
+    said = transcripts.utterances(conn, conversation_id)
+    change = corrections.add(conn, conversation_id, Target(said[n].id, word=2), text, actor="uid:1", now_us=now_us)
+    return change.correction_id
 
+
+async def test_a_correction_made_twice_is_offered(db: Database) -> None:
     def work(conn: Connection) -> None:
         filling.fill_first(conn)
         correct(conn, CONVERSATIONS[0], "Zephira")
@@ -61,11 +61,61 @@ async def test_a_correction_made_twice_is_offered(db: Database) -> None:
         correct(conn, CONVERSATIONS[2], "Zeppelin")
         (one,) = vocabulary.suggestions(conn)
         assert (one.before, one.after, one.count) == ("zephyr", "zephira,", 2)
-        assert vocabulary.words(conn) == ()
+        assert "Zephira" not in vocabulary.expected(conn)
         corrections.undo(conn, again, actor="uid:1", now_us=START_US)
         assert vocabulary.suggestions(conn) == []
         correct(conn, CONVERSATIONS[1], "Zephira")
         add(conn, "Zephira")
         assert vocabulary.suggestions(conn) == []
+
+    await db.write(work)
+
+
+async def test_what_is_offered_can_be_taken_as_a_rule_or_dismissed_for_ever(db: Database) -> None:
+    def work(conn: Connection) -> None:
+        filling.fill_first(conn)
+        for conversation_id in CONVERSATIONS[:2]:
+            correct(conn, conversation_id, "Zephira")
+        with pytest.raises(NotFound, match="not offered"):
+            vocabulary.dismiss(conn, "zephyr", "Zeppelin", actor="uid:1", now_us=START_US)
+        row = rules.add(conn, PLAIN, "Zephyr", "Zephira", actor="uid:1", now_us=START_US)
+        assert vocabulary.suggestions(conn) == []
+        rules.remove(conn, row.rule.id)
+        assert [one.as_word for one in vocabulary.suggestions(conn)] == [True]
+        vocabulary.dismiss(conn, "zephyr", "Zephira", actor="uid:1", now_us=START_US)
+        assert vocabulary.suggestions(conn) == []
+        correct(conn, CONVERSATIONS[2], "Zephira")
+        assert vocabulary.suggestions(conn) == []
+
+    await db.write(work)
+
+
+async def test_a_word_that_does_not_help_is_offered_as_a_rule_alone(db: Database) -> None:
+    def work(conn: Connection) -> None:
+        filling.fill_first(conn)
+        add(conn, "Zephira")
+        correct(conn, CONVERSATIONS[0], "Zephira")
+        for conversation_id in CONVERSATIONS[1:3]:
+            assert vocabulary.suggestions(conn) == []
+            correct(conn, conversation_id, "Zephira", now_us=START_US + 1)
+        (one,) = vocabulary.suggestions(conn)
+        assert (one.count, one.as_word) == (2, False)
+
+    await db.write(work)
+
+
+async def test_recognisers_expect_words_people_and_the_wearer(db: Database) -> None:
+    def work(conn: Connection) -> None:
+        vocabulary.add(conn, "Zephira", actor="uid:1", now_us=START_US)
+        ada = people.add(conn, "Ada", now_us=START_US + 1)
+        vocabulary.add(conn, "ada", actor="uid:1", now_us=START_US + 2)
+        vocabulary.add(conn, "Bob", actor="uid:1", now_us=START_US + 2)
+        assert vocabulary.expected(conn, " Mia ") == ("Mia", "Bob", "ada", "Zephira")
+        vocabulary.remove(conn, "ada")
+        assert vocabulary.expected(conn, "Mia") == ("Mia", "Bob", "Ada", "Zephira")
+        people.rename(conn, ada.id, "Grace")
+        assert vocabulary.expected(conn) == ("Bob", "Grace", "Zephira")
+        people.forget(conn, ada.id)
+        assert vocabulary.expected(conn) == ("Bob", "Zephira")
 
     await db.write(work)
