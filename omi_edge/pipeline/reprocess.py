@@ -6,6 +6,7 @@ calls of its recogniser as soon as there is none.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 
 from omi_edge.clock import Clock
@@ -15,7 +16,7 @@ from omi_edge.errors import ModelError
 from omi_edge.events import Bus
 from omi_edge.pipeline.final import FinalPass
 from omi_edge.pipeline.jobs import Result
-from omi_edge.store import conversations, corrections, jobs, notices, reprocessing, search, transcripts
+from omi_edge.store import conversations, corrections, jobs, notices, reprocessing, rules, search, transcripts
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
@@ -23,7 +24,10 @@ from omi_edge.store.reprocessing import ReprocessingRow
 
 Hear = Callable[[Sequence[SpeechSegment], str], Awaitable[list[Recognition]]]
 """Recognises segments with the engine of a name."""
-Write = Callable[[SpeechSegment, str, Recognition], Utterance]
+Keep = Callable[[Connection, str], None]
+"""Keeps what belongs to an utterance beside the version that it is put into."""
+Written = tuple[Utterance, Keep]
+Write = Callable[[SpeechSegment, str, Recognition], Awaitable[Written]]
 """Makes an utterance of what was recognised."""
 Split = Callable[[Connection, str, str | None], list[Utterance]]
 """Takes a conversation and a version with its words; returns them with their speakers."""
@@ -75,15 +79,17 @@ class Reprocess:
                 await self._final.look()
                 return Result(_nothing, later=True)
             heard_by = heard[-1].engine
-            said = [self._write(*pair) for pair in zip(pieces, [conversation_id] * len(pieces), heard, strict=True)]
-            grown = await self._db.write(lambda conn: reprocessing.grow(conn, row, version_id, said))  # noqa: B023
+            said = [await self._write(one, conversation_id, of_it) for one, of_it in zip(pieces, heard, strict=True)]
+            grown = await self._db.write(functools.partial(_grow, row=row, version_id=version_id, said=said))
             if grown is None:
                 return Result(_nothing)
             self._tell(grown)
             if not await self._still(conversation_id):
                 return Result(_nothing)
-        said = await self._db.read(lambda conn: self._split(conn, conversation_id, version_id))
-        return Result(lambda conn: self._finish(conn, row, version_id, heard_by, said), self._finished, engine=heard_by)
+        parts = await self._db.read(lambda conn: self._split(conn, conversation_id, version_id))
+        return Result(
+            lambda conn: self._finish(conn, row, version_id, heard_by, parts), self._finished, engine=heard_by
+        )
 
     def _wanted(self, conn: Connection, conversation_id: str) -> ReprocessingRow | None:
         """Return what is to be done now, None for nothing."""
@@ -123,12 +129,17 @@ class Reprocess:
 
     def _finish(
         self, conn: Connection, row: ReprocessingRow, version_id: str, engine: str, said: list[Utterance]
-    ) -> tuple[ReprocessingRow | None, int, Made] | None:
+    ) -> tuple[ReprocessingRow | None, int, Made | None] | None:
         now_us = self._clock.utc_us()
         if not reprocessing.end(conn, row, "done", None, now_us):
             return None
         conversation_id = row.conversation_id
         before = conversations.get(conn, conversation_id)
+        if row.engine == reprocessing.RULES and not self._differs(conn, conversation_id, said):
+            transcripts.drop_unfinished(conn, version_id)
+            reprocessing.made(conn, row, None)
+            return reprocessing.latest(conn, conversation_id), reprocessing.waiting_final(conn), None
+        rules.inherit(conn, conversation_id, version_id)
         transcripts.finish(conn, version_id, engine, said)
         shown_id, unplaced = corrections.carry(
             conn, conversation_id, before.version_id, version_id, said, now_us=now_us, activate=not row.keep
@@ -141,10 +152,17 @@ class Reprocess:
         made = conversations.get(conn, conversation_id), note_unplaced(conn, conversation_id, unplaced, now_us)
         return reprocessing.latest(conn, conversation_id), reprocessing.waiting_final(conn), made
 
-    def _finished(self, ended: tuple[ReprocessingRow | None, int, Made] | None) -> None:
+    def _differs(self, conn: Connection, conversation_id: str, said: list[Utterance]) -> bool:
+        """Say whether the rules made other words than those that are shown, corrections aside."""
+        before = self._split(conn, conversation_id, transcripts.words_of(conn, conversation_id))
+        old, new = ([word for one in texts for word in one.words] for texts in (before, said))
+        return old != new
+
+    def _finished(self, ended: tuple[ReprocessingRow | None, int, Made | None] | None) -> None:
         if ended is not None:
             self._ended(*ended[:2])
-            self._told(ended[2])
+            if ended[2] is not None:
+                self._told(ended[2])
 
     def _ended(self, row: ReprocessingRow | None, waiting: int) -> None:
         if row is not None:
@@ -161,6 +179,16 @@ class Reprocess:
 
 def _nothing(_: Connection) -> None:
     """Nothing came of it."""
+
+
+def _grow(
+    conn: Connection, *, row: ReprocessingRow, version_id: str, said: Sequence[Written]
+) -> ReprocessingRow | None:
+    grown = reprocessing.grow(conn, row, version_id, [utterance for utterance, _ in said])
+    if grown is not None:
+        for _, keep in said:
+            keep(conn, version_id)
+    return grown
 
 
 def note_unplaced(conn: Connection, conversation_id: str, count: int, now_us: int) -> Notice | None:

@@ -87,7 +87,7 @@ class Spine:
         self._gaps = Gaps(db, clock, bus, self.ledger)
         self._withheld = False
         self._capture = ThreadPoolExecutor(1, thread_name_prefix="capture")
-        self.live = LiveTranscriber(engines, bus, clock, self._behind)
+        self.live = LiveTranscriber(engines, bus, clock, self._behind, lambda: self._stages.hints())
         self.leisure = Leisure(clock, config.engine, time_zone, self._busy)
         self.final = FinalPass(db, clock, bus, engines, config.listen.final, self.leisure)
         self._stages = Stages(db, clock, bus, config, engines, self.live, index, time_zone, self.final)

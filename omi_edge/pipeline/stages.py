@@ -7,6 +7,7 @@ run again at any time. A stage that failed for good is left out, never its conve
 from __future__ import annotations
 
 import asyncio
+import functools
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -27,7 +28,7 @@ from omi_edge.domain import (
     Utterance,
     Word,
 )
-from omi_edge.engine import Dialogue, Recognition
+from omi_edge.engine import Dialogue, HeardWord, Hints, Recognition
 from omi_edge.errors import NotFound
 from omi_edge.events import Bus
 from omi_edge.ids import new_id
@@ -39,17 +40,21 @@ from omi_edge.pipeline.final import FinalPass
 from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
 from omi_edge.pipeline.jobs import Result, StageWork
 from omi_edge.pipeline.live import LiveTranscriber
-from omi_edge.pipeline.reprocess import Reprocess, note_unplaced, tell_notice
+from omi_edge.pipeline.reprocess import Keep, Reprocess, note_unplaced, tell_notice
+from omi_edge.rewrite import Rewritten
 from omi_edge.store import (
     audio,
     conversations,
     corrections,
     jobs,
     memories,
+    people,
     reprocessing,
+    rules,
     search,
     segments,
     transcripts,
+    vocabulary,
 )
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
@@ -115,27 +120,41 @@ class Stages:
         segment = await self._db.read(lambda conn: segments.get(conn, segment_id).segment)
         recognition = await self._live.result(segment_id)
         if recognition is None:
-            recognition = await self._engines.recognize(await self._pcm(segment))
+            recognition = await self._engines.recognize(await self._pcm(segment), await self.hints())
         outcome = outcome_of(segment, len(recognition.words))
-        text = " ".join(word.text for word in recognition.words)
+        heard = _placed(segment, recognition)
+        said = await self._db.read(lambda conn: rules.rewritten(conn, segment_id, heard))
+        text = " ".join(word.text for word in said.words)
         vector = (await self._engines.embed([text]))[0] if text else None
         doubted = "" if recognition.words else reasons(recognition.rejected)
         reason = f"words not believed: {doubted}" if doubted else None
-        return await self._transcribed(segment, recognition, outcome, reason, vector)
+        return await self._transcribed(segment, recognition, said, outcome, reason, vector)
+
+    async def hints(self, segment: SpeechSegment | None = None) -> Hints:
+        """Return what a recogniser may know before it hears a segment, or before anything is known of that one."""
+
+        def read(conn: Connection) -> Hints:
+            words = vocabulary.expected(conn, self._config.wearer.name)
+            conversation_id = None if segment is None else segments.get(conn, segment.id).conversation_id
+            if segment is None or conversation_id is None:
+                return Hints(words)
+            return Hints(words, people.language_of(conn, conversation_id, segment.id))
+
+        return await self._db.read(read)
 
     async def _without_text(self, segment_id: str, cause: str) -> Result:
         segment = await self._db.read(lambda conn: segments.get(conn, segment_id).segment)
-        return await self._transcribed(segment, Recognition((), ""), Outcome.FAILED, cause, None)
+        return await self._transcribed(segment, Recognition((), ""), Rewritten(()), Outcome.FAILED, cause, None)
 
     async def _transcribed(
         self,
         segment: SpeechSegment,
         recognition: Recognition,
+        said: Rewritten,
         outcome: Outcome,
         reason: str | None,
         vector: object,
     ) -> Result:
-        words = _placed(segment, recognition)
 
         def commit(conn: Connection) -> tuple[ConversationRow, Utterance] | None:
             conversation = None
@@ -146,8 +165,11 @@ class Stages:
                     conn, segment.id, outcome=outcome, reason=reason, engine=recognition.engine, conversation_id=None
                 )
                 return None
-            utterance = self._utterance(segment, conversation.id, None, words, outcome)
+            utterance = self._utterance(segment, conversation.id, None, said.words, outcome)
             self._append(conn, conversation, utterance, vector)
+            shown = conversation.version_id, transcripts.live_version(conn, conversation.id)
+            for version_id in filter(None, dict.fromkeys(shown)):
+                rules.note(conn, version_id, segment.id, _placed(segment, recognition), said)
             segments.settle(
                 conn, segment.id, outcome=outcome, reason=reason, engine=recognition.engine,
                 conversation_id=conversation.id,
@@ -378,14 +400,24 @@ class Stages:
     # --- reprocess ------------------------------------------------------------------------------------------------
 
     async def _heard_by(self, pieces: Sequence[SpeechSegment], engine: str) -> list[Recognition]:
-        return [await self._engines.recognize_with(engine, await self._pcm(segment)) for segment in pieces]
+        if engine == reprocessing.RULES:
+            return [await self._db.read(functools.partial(_heard_before, segment=one)) for one in pieces]
+        return [
+            await self._engines.recognize_with(engine, await self._pcm(one), await self.hints(one)) for one in pieces
+        ]
 
     async def _heard_finally(self, pieces: Sequence[SpeechSegment], engine: str) -> list[Recognition]:
-        return await self._engines.recognize_final(engine, [await self._pcm(segment) for segment in pieces])
+        return await self._engines.recognize_final(
+            engine, [(await self._pcm(one), await self.hints(one)) for one in pieces]
+        )
 
-    def _written(self, segment: SpeechSegment, conversation_id: str, recognition: Recognition) -> Utterance:
-        words = _placed(segment, recognition)
-        return self._utterance(segment, conversation_id, None, words, outcome_of(segment, len(words)))
+    async def _written(
+        self, segment: SpeechSegment, conversation_id: str, recognition: Recognition
+    ) -> tuple[Utterance, Keep]:
+        heard = _placed(segment, recognition)
+        said = await self._db.read(lambda conn: rules.rewritten(conn, segment.id, heard, conversation_id))
+        utterance = self._utterance(segment, conversation_id, None, said.words, outcome_of(segment, len(heard)))
+        return utterance, lambda conn, version_id: rules.note(conn, version_id, segment.id, heard, said)
 
     # --- shared ---------------------------------------------------------------------------------------------------
 
@@ -435,6 +467,17 @@ def _placed(segment: SpeechSegment, recognition: Recognition) -> tuple[Word, ...
         Word(w.text, segment.start_us + w.start_ms * 1000, segment.start_us + w.end_ms * 1000, w.confidence)
         for w in recognition.words
     )
+
+
+def _heard_before(conn: Connection, segment: SpeechSegment) -> Recognition:
+    """Return what was heard of a segment for the transcript that is shown, before any rule."""
+    conversation_id = segments.get(conn, segment.id).conversation_id
+    words = rules.heard_words(conn, conversation_id, segment.id) if conversation_id is not None else ()
+    heard = [
+        HeardWord(w.text, (w.start_us - segment.start_us) // 1000, (w.end_us - segment.start_us) // 1000, w.confidence)
+        for w in words
+    ]
+    return Recognition(tuple(heard), reprocessing.RULES)
 
 
 def _index_summary(conn: Connection, row: ConversationRow) -> None:

@@ -148,7 +148,7 @@ def ask_final(conn: Connection, conversation_id: str, *, engine: str, now_us: in
         return rows[0].final
     if not engine or hindrance(conn, conversation_id):
         return False
-    if any(row.state == "done" and not row.keep and not row.final for row in rows):
+    if any(row.state == "done" and not row.keep and not row.final and row.engine != RULES for row in rows):
         return False
     passes = [row for row in rows if row.final and row.cause != SUPERSEDED]
     if passes and passes[0].total == len(spoken(conn, conversation_id)):
@@ -261,7 +261,7 @@ def end(conn: Connection, row: ReprocessingRow, state: str, cause: str | None, n
         "UPDATE reprocessings SET state = ?, cause = ?, ended_us = ?, version_id = ? WHERE n = ?",
         (state, cause, now_us, now.version_id if state == "done" else None, row.n),
     )
-    if not now.final and (state != "done" or now.keep):
+    if not now.final and (state != "done" or now.keep or now.engine == RULES):
         _revive(conn, now, now_us)
     return True
 
@@ -282,7 +282,7 @@ def cancel(conn: Connection, batch_id: str, now_us: int) -> int:
 
 
 def _revive(conn: Connection, ended: ReprocessingRow, now_us: int) -> None:
-    """Ask again for the final pass that gave way to a reprocessing, of which nothing came that is shown."""
+    """Ask again for the final pass that gave way to a reprocessing of which no other words came that are shown."""
     before = next((row for row in _of(conn, ended.conversation_id) if row.n < ended.n), None)
     if before is not None and before.final and before.cause == SUPERSEDED:
         ask_final(conn, ended.conversation_id, engine=before.engine, now_us=now_us)

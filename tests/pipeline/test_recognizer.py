@@ -138,8 +138,8 @@ async def test_the_final_one_runs_the_real_whisper_in_a_process_of_its_own(
     (found,) = closing
     speech = recording(SHORT)[: 3 * SAMPLE_RATE].tobytes()
     assert await found.check_final() == ""
-    (alone,) = await found.recognize_final(NAME, [speech])
-    both = await found.recognize_final(NAME, [speech, SECOND, speech])
+    (alone,) = await found.recognize_final(NAME, [(speech, NO_HINTS)])
+    both = await found.recognize_final(NAME, [(one, NO_HINTS) for one in (speech, SECOND, speech)])
     assert {one.engine for one in both} == {alone.engine}
     assert (len(both), both[0], both[1].words) == (3, both[2], ())
     assert [process.name for process in found.processes] == ["live", "batch", "final"]
@@ -147,7 +147,7 @@ async def test_the_final_one_runs_the_real_whisper_in_a_process_of_its_own(
     shelf.place(NAME).rename(shelf.place("away"))
     assert f"omi-edge models pull {NAME}" in await found.check_final()
     with pytest.raises(ModelMissing, match=f"omi-edge models pull {NAME}"):
-        await found.recognize_final(NAME, [speech])
+        await found.recognize_final(NAME, [(speech, NO_HINTS)])
 
 
 @pytest.mark.parametrize(("name", "nearest"), [(NAME[:-1], NAME), ("wisper", "whisper"), ("silero-vad", "")])

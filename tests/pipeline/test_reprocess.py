@@ -8,7 +8,7 @@ import pytest
 
 from omi_edge.config import Config
 from omi_edge.domain import ConversationState
-from omi_edge.engine import Recognition
+from omi_edge.engine import NO_HINTS, Hints, Recognition
 from omi_edge.errors import BadInput, EnginePermanent
 from omi_edge.pipeline.spine import Spine
 from omi_edge.store import conversations, corrections, jobs, reprocessing, search, transcripts
@@ -179,7 +179,7 @@ class Halting:
         self.there, self.go = asyncio.Event(), asyncio.Event()
         shop.engines.recognize_with = self.recognize  # type: ignore[method-assign]
 
-    async def recognize(self, name: str, pcm: bytes) -> Recognition:
+    async def recognize(self, name: str, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
         self.heard += 1
         if self.heard == self._at:
             self.there.set()

@@ -28,7 +28,7 @@ from omi_edge.domain import (
     Understanding,
     Utterance,
 )
-from omi_edge.engine import Dialogue, HeardWord, Recognition, Rejected
+from omi_edge.engine import NO_HINTS, Dialogue, HeardWord, Hints, Recognition, Rejected
 from omi_edge.errors import BadInput, EnginePermanent, EngineTransient, ModelMissing
 from omi_edge.events import Bus
 from omi_edge.pipeline.engines import PartialHeard
@@ -71,12 +71,14 @@ class ScriptedEngines:
         self.final_calls: list[int] = []
         """Segments of each call of the final recogniser."""
         self.doubts: tuple[Rejected, ...] = ()
+        self.hinted: list[Hints] = []
 
     async def check(self) -> str:
         return self.unusable
 
-    async def recognize(self, pcm: bytes) -> Recognition:
+    async def recognize(self, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
         self._stumble("recognize")
+        self.hinted.append(hints)
         return self._heard(pcm, self.hears, "scripted")
 
     def _heard(self, pcm: bytes, hears: Callable[[float], str], engine: str) -> Recognition:
@@ -85,22 +87,24 @@ class ScriptedEngines:
         heard = tuple(HeardWord(w, n * each, (n + 1) * each, 0.9) for n, w in enumerate(words))
         return Recognition(heard, engine, rejected=self.doubts)
 
-    async def recognize_with(self, name: str, pcm: bytes) -> Recognition:
-        return await self.recognize(pcm)
+    async def recognize_with(self, name: str, pcm: bytes, hints: Hints = NO_HINTS) -> Recognition:
+        return await self.recognize(pcm, hints)
 
     async def check_final(self) -> str:
         return self.final_unusable
 
-    async def recognize_final(self, name: str, pieces: Sequence[bytes]) -> list[Recognition]:
+    async def recognize_final(self, name: str, pieces: Sequence[tuple[bytes, Hints]]) -> list[Recognition]:
         if self.final_unusable:
             raise ModelMissing(self.final_unusable)
         self._stumble("final")
         self.final_calls.append(len(pieces))
         hears = self.final_hears or self.hears
-        return [self._heard(pcm, hears, f"{name} 1") for pcm in pieces]
+        return [self._heard(pcm, hears, f"{name} 1") for pcm, _ in pieces]
 
-    async def recognize_live(self, blocks: AsyncIterator[bytes], partial: PartialHeard) -> Recognition:
-        return await self.recognize(b"".join([block async for block in blocks]))
+    async def recognize_live(
+        self, blocks: AsyncIterator[bytes], partial: PartialHeard, hints: Hints = NO_HINTS
+    ) -> Recognition:
+        return await self.recognize(b"".join([block async for block in blocks]), hints)
 
     async def diarize(self, speech: AsyncIterator[tuple[int, bytes]]) -> list[Turn]:
         self._stumble("diarize")
