@@ -57,6 +57,14 @@ VERBS = {
         "omi_edge.cli.vocabulary:vocabulary",
         "List words and names that recognisers should expect; add and remove them.",
     ),
+    "rules": (
+        "omi_edge.cli.rules:rules",
+        "List correction rules; add, try and remove them, and apply them to what is there.",
+    ),
+    "people": (
+        "omi_edge.cli.people:people",
+        "List people whose names recognisers should expect; add, change and forget them.",
+    ),
     "close": ("omi_edge.cli.data:close", "End a conversation by hand."),
     "export": ("omi_edge.cli.data:export", "Write everything as one JSON document."),
     "devices": ("omi_edge.cli.devices:devices", "Find, pair, show and set pendants."),

@@ -78,14 +78,7 @@ def reprocess(
 async def _reprocess(settings: Settings, new: wire.ReprocessNew, background: bool) -> None:
     async with api(settings) as client:
         asked = await client.request("POST", "/v1/reprocess", body=new, returns=wire.Reprocessing)
-        for one in asked.refused:
-            settings.warn(f"{one.conversation_id} is left out: {one.message}")
-        if background:
-            now = asked
-        else:
-            with _bar(settings) as show:
-                now = await _wait(client, asked, show)
-            await settle(settings, client)
+        now = await watched(settings, client, asked, background)
         previous = await _previous(client, now)
     if settings.json:
         print_json(now)
@@ -100,6 +93,20 @@ async def _reprocess(settings: Settings, new: wire.ReprocessNew, background: boo
             f"{len(failed)} of {len(now.conversations)} could not be transcribed anew ({causes}); their transcripts "
             f"are as they were. `omi-edge reprocess {failed[0].conversation_id}` tries the first again."
         )
+
+
+async def watched(
+    settings: Settings, client: ApiClient, asked: wire.Reprocessing, background: bool
+) -> wire.Reprocessing:
+    """Say what is left out, and wait for the rest unless it is to go on in the background; return how it stands."""
+    for one in asked.refused:
+        settings.warn(f"{one.conversation_id} is left out: {one.message}")
+    if background:
+        return asked
+    with _bar(settings) as show:
+        now = await _wait(client, asked, show)
+    await settle(settings, client)
+    return now
 
 
 async def _wait(

@@ -7,7 +7,9 @@ import click
 from omi_edge.cli.present import moment, plain, print_json, print_table
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, Verb, pass_settings, verb_group
-from omi_edge.web import wire
+from omi_edge.errors import BadInput, NotFound
+from omi_edge.web import wire, wordwire
+from omi_edge.wording import plain_word
 
 
 @verb_group(
@@ -41,6 +43,39 @@ def remove(settings: Settings, text: str) -> None:
     run_verb(_remove(settings, text))
 
 
+@vocabulary.command("suggestions", cls=Verb, examples=("omi-edge vocabulary suggestions",))
+@pass_settings
+def suggestions(settings: Settings) -> None:
+    """List what was put right by hand in the same way at least twice."""
+    run_verb(_suggest(settings))
+
+
+@vocabulary.command(
+    "take",
+    cls=Verb,
+    examples=("omi-edge vocabulary take margaret Marguerite --word", "omi-edge vocabulary take mar Marguerite --rule"),
+)
+@click.argument("before", metavar="HEARD")
+@click.argument("after", metavar="MEANT")
+@click.option("--word", is_flag=True, help="MEANT becomes a word that recognisers expect.")
+@click.option("--rule", is_flag=True, help="MEANT is put wherever HEARD is recognised from now on.")
+@pass_settings
+def take(settings: Settings, before: str, after: str, word: bool, rule: bool) -> None:
+    """Take what is offered, as a word, as a rule, or both."""
+    if not (word or rule):
+        raise BadInput("say as what: --word, --rule or both.")
+    run_verb(_take(settings, before, after, word=word, rule=rule))
+
+
+@vocabulary.command("dismiss", cls=Verb, examples=("omi-edge vocabulary dismiss margaret Marguerite",))
+@click.argument("before", metavar="HEARD")
+@click.argument("after", metavar="MEANT")
+@pass_settings
+def dismiss(settings: Settings, before: str, after: str) -> None:
+    """Never offer this again."""
+    run_verb(_dismiss(settings, before, after))
+
+
 async def _list(settings: Settings) -> None:
     async with api(settings) as client:
         found = await client.request("GET", "/v1/vocabulary", returns=wire.Vocabulary)
@@ -49,10 +84,49 @@ async def _list(settings: Settings) -> None:
     rows = [[one.text, moment(one.created, settings.zone), one.by] for one in found.words]
     print_table(["word", "added", "by"], rows, nothing="No word yet; `omi-edge vocabulary add WORD` adds one.")
     if found.suggestions:
-        print("\nCorrected more than once; `omi-edge vocabulary add WORD` takes one")
-        for one in found.suggestions:
-            print(f"  {plain(one.before)} → {plain(one.after)}  ({one.count} times)")
+        print("")
+        _offer(found.suggestions)
     return None
+
+
+async def _suggest(settings: Settings) -> None:
+    async with api(settings) as client:
+        found = await client.request("GET", "/v1/vocabulary", returns=wire.Vocabulary)
+    if settings.json:
+        return print_json(found.suggestions)
+    if not found.suggestions:
+        return settings.say("Nothing was corrected in the same way more than once.")
+    return _offer(found.suggestions)
+
+
+def _offer(offered: list[wire.Suggestion]) -> None:
+    print("Corrected more than once. Take one with `omi-edge vocabulary take HEARD MEANT --word` or `--rule`,")
+    print("or be done with it: `omi-edge vocabulary dismiss HEARD MEANT`")
+    for one in offered:
+        there = "" if one.as_word else ", although the word is in the vocabulary: a rule would help"
+        print(f"  {plain(one.before)} → {plain(one.after)}  ({one.count} times{there})")
+
+
+async def _take(settings: Settings, before: str, after: str, *, word: bool, rule: bool) -> None:
+    async with api(settings) as client:
+        found = await client.request("GET", "/v1/vocabulary", returns=wire.Vocabulary)
+        offered = {(plain_word(one.before), plain_word(one.after)) for one in found.suggestions}
+        if (plain_word(before), plain_word(after)) not in offered:
+            raise NotFound("this is not offered; `omi-edge vocabulary suggestions` lists what is.")
+        if word:
+            await client.request("POST", "/v1/vocabulary", body=wire.VocabularyNew(after), returns=wire.VocabularyWord)
+            settings.say(f"{plain(after)} is in the vocabulary.")
+        if rule:
+            new = wordwire.RuleNew(pattern=before, replacement=after)
+            made = await client.request("POST", "/v1/rules", body=new, returns=wordwire.Rule)
+            settings.say(f"{made.id}: {plain(before)} → {plain(after)}, from now on.")
+
+
+async def _dismiss(settings: Settings, before: str, after: str) -> None:
+    async with api(settings) as client:
+        body = wordwire.Dismissal(before, after)
+        await client.request("POST", "/v1/vocabulary/dismiss", body=body, returns=type(None))
+    settings.say(f"{plain(before)} → {plain(after)} is not offered again.")
 
 
 async def _add(settings: Settings, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omi_edge.domain import ConversationState
 from omi_edge.errors import BadInput
-from omi_edge.store import conversations, memories, transcripts
+from omi_edge.store import conversations, memories, rules, transcripts
 from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Filters
 from omi_edge.web import shapes, wire
@@ -40,7 +40,8 @@ async def transcript(call: Call[NoQuery, None]) -> Answer:
         said = transcripts.utterances(conn, row.id)
         active = next(version for version in versions if version.active)
         text = [shapes.utterance(utterance, row.started_us) for utterance in said]
-        return Answer(wire.Transcript(row.id, active, versions, text), (row.id,), len(text))
+        heard = shapes.heard(rules.heard(conn, row.id))
+        return Answer(wire.Transcript(row.id, active, versions, text, heard), (row.id,), len(text))
 
     return await call.read(read)
 

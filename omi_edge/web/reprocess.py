@@ -26,16 +26,19 @@ async def create(call: Call[NoQuery, wire.ReprocessNew]) -> Answer:
             wanted = [conversations.get(conn, new.conversation_id).id]
         else:
             wanted = conversations.ids_between(conn, since_us, until_us)
-        batch_id, refused = reprocessing.ask(
-            conn, wanted, engine=engine, keep=new.keep, actor=call.caller.actor, now_us=now_us
-        )
-        told = _told(reprocessing.batch(conn, batch_id))
-        told = msgspec.structs.replace(told, refused=[wire.Refusal(*one) for one in refused])
-        return Answer(told, (batch_id, *(one.conversation_id for one in told.conversations)), len(told.conversations))
+        return asked(conn, wanted, engine=engine, keep=new.keep, actor=call.caller.actor, now_us=now_us)
 
     answer = await call.change(act)
     call.controls.poke_jobs()
     return answer
+
+
+def asked(conn: Connection, wanted: Sequence[str], *, engine: str, keep: bool, actor: str, now_us: int) -> Answer:
+    """Have transcripts of conversations made anew, and say which."""
+    batch_id, refused = reprocessing.ask(conn, wanted, engine=engine, keep=keep, actor=actor, now_us=now_us)
+    told = _told(reprocessing.batch(conn, batch_id))
+    told = msgspec.structs.replace(told, refused=[wire.Refusal(*one) for one in refused])
+    return Answer(told, (batch_id, *(one.conversation_id for one in told.conversations)), len(told.conversations))
 
 
 async def listed(call: Call[NoQuery, None]) -> Answer:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlencode
 
 from omi_edge import domain
+from omi_edge.rewrite import Change
 from omi_edge.store import ledger, memories, offline, reprocessing, senders, sources, transcripts
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
@@ -15,11 +16,12 @@ from omi_edge.store.filters import Filters
 from omi_edge.store.gaps import GapTotal
 from omi_edge.store.ledger import Anchor, Span
 from omi_edge.store.memories import EvidenceRow, MemoryRow, TaskRow
+from omi_edge.store.rules import Heard
 from omi_edge.store.search import Hit
 from omi_edge.store.sources import SourceRow
 from omi_edge.store.transcripts import VersionRow
 from omi_edge.store.withheld import WithheldRow
-from omi_edge.web import wire
+from omi_edge.web import wire, wordwire
 from omi_edge.web.route import Answer
 from omi_edge.web.times import iso, iso_or_none, seconds
 
@@ -385,3 +387,21 @@ def _span(conversation_id: str, utterance_id: str, start_us: int, end_us: int, o
         offset=round(offset_s, 3),
         audio=f"/v1/conversations/{conversation_id}/audio?{query}",
     )
+
+
+def effect(change: Change) -> wordwire.RuleEffect:
+    """Return what a rule did in one place."""
+    before, after = (" ".join(word.text for word in side) for side in (change.before, change.after))
+    return wordwire.RuleEffect(change.rule_id, change.rule, before, after)
+
+
+def heard(rows: Mapping[str, Heard]) -> list[wordwire.HeardSegment]:
+    """Return what was heard where rules changed it, in order of time."""
+    ordered = sorted(rows.items(), key=lambda one: one[1].words[0].start_us)
+    return [
+        wordwire.HeardSegment(
+            segment_id, iso(row.words[0].start_us), " ".join(word.text for word in row.words),
+            [effect(change) for change in row.changes],
+        )
+        for segment_id, row in ordered
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ import msgspec
 from omi_edge import wording
 from omi_edge.domain import ConversationState, Stage, Utterance
 from omi_edge.errors import BadInput
-from omi_edge.store import conversations, jobs, transcripts
+from omi_edge.store import conversations, jobs, rules, transcripts
 from omi_edge.store.connection import Connection
 from omi_edge.web import shapes, wire
 from omi_edge.web.route import Answer, Call, NoQuery, Route
@@ -38,7 +38,9 @@ async def one(call: Call[NoQuery, None]) -> Answer:
         said = transcripts.utterances(conn, row.id, version_id)
         text = [shapes.utterance(utterance, row.started_us) for utterance in said]
         versions = [shapes.version(found) for found in transcripts.versions(conn, row.id)]
-        return Answer(wire.Transcript(row.id, shapes.version(version), versions, text), (row.id, version_id), len(text))
+        heard = shapes.heard(rules.heard(conn, row.id, version_id))
+        told = wire.Transcript(row.id, shapes.version(version), versions, text, heard)
+        return Answer(told, (row.id, version_id), len(text))
 
     return await call.read(read)
 

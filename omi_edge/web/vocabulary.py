@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from omi_edge.store import vocabulary
 from omi_edge.store.connection import Connection
-from omi_edge.web import wire
+from omi_edge.web import wire, wordwire
 from omi_edge.web.route import Answer, Call, NoQuery, Route
 from omi_edge.web.times import iso
 
@@ -25,7 +25,9 @@ async def listed(call: Call[NoQuery, None]) -> Answer:
 
     def read(conn: Connection) -> Answer:
         rows = [wire.VocabularyWord(row.text, row.actor, iso(row.created_us)) for row in vocabulary.listed(conn)]
-        offered = [wire.Suggestion(one.before, one.after, one.count) for one in vocabulary.suggestions(conn)]
+        offered = [
+            wire.Suggestion(one.before, one.after, one.count, one.as_word) for one in vocabulary.suggestions(conn)
+        ]
         return Answer(wire.Vocabulary(rows, offered), count=len(rows) + len(offered))
 
     return await call.read(read)
@@ -47,6 +49,17 @@ async def remove(call: Call[Named, None]) -> Answer:
 
     def act(conn: Connection) -> Answer:
         vocabulary.remove(conn, call.query.text)
+        return Answer(count=1)
+
+    return await call.change(act)
+
+
+async def dismiss(call: Call[NoQuery, wordwire.Dismissal]) -> Answer:
+    """Offer something never again."""
+    now_us = call.controls.clock.utc_us()
+
+    def act(conn: Connection) -> Answer:
+        vocabulary.dismiss(conn, call.body.before, call.body.after, actor=call.caller.actor, now_us=now_us)
         return Answer(count=1)
 
     return await call.change(act)
@@ -78,6 +91,15 @@ ROUTES = (
         act="vocabulary.remove",
         handler=remove,
         query=Named,
+        status=204,
+    ),
+    Route(
+        method="POST",
+        path="/v1/vocabulary/dismiss",
+        summary="Offer a correction that was made often never again",
+        act="vocabulary.dismiss",
+        handler=dismiss,
+        body=wordwire.Dismissal,
         status=204,
     ),
 )

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from omi_edge.web.offlinewire import OfflineState
+from omi_edge.web.wordwire import HeardSegment
 
 UNSET = msgspec.UNSET
 
@@ -247,6 +248,8 @@ class Suggestion(msgspec.Struct, frozen=True):
     before: str
     after: str
     count: int
+    as_word: bool = True
+    """Whether it is offered as a word as well as a rule; else that word is in the vocabulary."""
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -314,6 +317,8 @@ class Transcript(msgspec.Struct, frozen=True):
     version: TranscriptVersion
     versions: list[TranscriptVersion]
     utterances: list[Utterance]
+    heard: list[HeardSegment] = []
+    """Where correction rules made other words of what was heard."""
 
 
 class TaskItem(msgspec.Struct, frozen=True):
