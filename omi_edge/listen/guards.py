@@ -91,16 +91,24 @@ class _Word:
 
 
 def guard(
-    pieces: Sequence[Piece], speech: Sequence[Span], *, language: str = "en", prompt: Sequence[str] = ()
+    pieces: Sequence[Piece],
+    speech: Sequence[Span],
+    *,
+    language: str = "en",
+    prompt: Sequence[str] = (),
+    phantoms: bool = True,
 ) -> Guarded:
     """Return the words of ``pieces`` that the sound supports, and the rest with reasons.
 
     ``speech`` are the spans that a VAD calls speech, in order and apart. ``prompt`` are the texts that the recogniser
     was given beforehand: it is known to repeat them over silence, so they are doubted as phantom phrases are.
+    ``phantoms``: whether the recogniser is one that has learnt to invent phrases, from subtitles.
     """
     words = [_Word(word, piece, n) for n, piece in enumerate(pieces) for word in piece.words]
     for piece, group in itertools.groupby(words, key=lambda one: one.number):
-        reason = _of_piece(pieces[piece], speech, language, prompt)
+        reason = _of_piece(pieces[piece], speech)
+        if phantoms and reason is None and _is_invented(pieces[piece], speech, language, prompt):
+            reason = Reason.PHANTOM
         for one in group:
             one.reason = reason
     _mark_outside(_left(words), speech)
@@ -122,15 +130,16 @@ def reasons(rejected: Iterable[Rejected]) -> str:
     return ", ".join(dict.fromkeys(one.reason for one in rejected))
 
 
-def _of_piece(piece: Piece, speech: Sequence[Span], language: str, prompt: Sequence[str]) -> Reason | None:
+def _of_piece(piece: Piece, speech: Sequence[Span]) -> Reason | None:
     if piece.no_speech_prob > NO_SPEECH and piece.avg_logprob < NO_SPEECH_LOGPROB:
         return Reason.NO_SPEECH
-    share = _speech_share(piece.words, speech)
-    if share < LEAST_SPEECH:
-        return Reason.LITTLE_SPEECH
+    return Reason.LITTLE_SPEECH if _speech_share(piece.words, speech) < LEAST_SPEECH else None
+
+
+def _is_invented(piece: Piece, speech: Sequence[Span], language: str, prompt: Sequence[str]) -> bool:
     probability = sum(word.confidence for word in piece.words) / max(1, len(piece.words))
-    supported = share >= PHANTOM_SPEECH and probability >= PHANTOM_PROBABILITY and piece.no_speech_prob <= NO_SPEECH
-    return Reason.PHANTOM if not supported and is_phantom(piece.text, language, prompt) else None
+    heard = _speech_share(piece.words, speech) >= PHANTOM_SPEECH and probability >= PHANTOM_PROBABILITY
+    return not (heard and piece.no_speech_prob <= NO_SPEECH) and is_phantom(piece.text, language, prompt)
 
 
 def _left(words: Iterable[_Word]) -> list[_Word]:

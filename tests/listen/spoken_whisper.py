@@ -29,7 +29,8 @@ MANIFEST = "\n".join(
         *(f'[[model.files]]\nname = "{name}"' for name in FILES),
     ]
 )
-needed = pytest.mark.skipif(not (MODEL / "model.bin").is_file(), reason="scripts/make_test_model has not been run")
+THERE = (MODEL / "model.bin").is_file()
+needed = pytest.mark.skipif(not THERE, reason="scripts/make_test_model has not been run")
 
 
 def shelved(folder: Path) -> Shelf:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omi_edge.domain import SAMPLE_RATE
-from omi_edge.engine import Recognition
+from omi_edge.engine import NO_HINTS, Hints, Recognition
 from omi_edge.listen.guards import Guarded
 from omi_edge.listen.wer import normalise, word_error_rate
 from omi_edge.listen.whisper import WhisperRecognizer
@@ -33,8 +33,8 @@ def engine(models: Path) -> WhisperRecognizer:
     return WhisperRecognizer(folder=str(models), model=NAME, threads=1)
 
 
-def hear(engine: WhisperRecognizer, sound: Samples) -> Recognition:
-    engine.start()
+def hear(engine: WhisperRecognizer, sound: Samples, hints: Hints = NO_HINTS) -> Recognition:
+    engine.start(hints)
     engine.accept(sound.tobytes())
     return engine.finish()
 
@@ -105,10 +105,8 @@ def test_partial_text_grows_into_the_final_text(models: Path) -> None:
 
 
 def test_a_prompt_and_hotwords_do_not_come_out(models: Path) -> None:
-    engine = WhisperRecognizer(
-        folder=str(models), model=NAME, threads=1, initial_prompt="Victor, Zoltan.", hotwords="Helen omi"
-    )
-    heard = [text(hear(engine, sound_of(line))) for line in LINES[:8]]
+    engine = WhisperRecognizer(folder=str(models), model=NAME, threads=1, initial_prompt="Victor, Zoltan.")
+    heard = [text(hear(engine, sound_of(line), Hints(("Helen", "omi")))) for line in LINES[:8]]
     assert word_error_rate(" ".join(line.text for line in LINES[:8]), " ".join(heard)) <= 0.1
 
 
