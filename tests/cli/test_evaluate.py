@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from omi_edge.cli.main import run
-from omi_edge.engine import EngineSpec, Recognition
+from omi_edge.engine import NO_HINTS, EngineSpec, Hints, Recognition
 from omi_edge.pipeline import engines
 from tests.listen.sound import WORDS, script
 
@@ -24,7 +24,7 @@ class Deaf:
     def __init__(self, **options: Any) -> None:
         pass
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
 
     def accept(self, pcm: bytes) -> str:

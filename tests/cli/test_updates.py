@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from omi_edge.cli.main import run
-from omi_edge.engine import EngineSpec, HeardWord, Recognition
+from omi_edge.engine import NO_HINTS, EngineSpec, HeardWord, Hints, Recognition
 from omi_edge.models.shelf import Shelf
 from omi_edge.pipeline import engines
 from tests.listen.sound import WORDS, script
@@ -29,7 +29,7 @@ class Reader:
         self._text = (place / "weights/model.bin").read_bytes().decode("utf-8", "replace")
         self._first = True
 
-    def start(self) -> None:
+    def start(self, hints: Hints = NO_HINTS) -> None:
         """See Recognizer."""
 
     def accept(self, pcm: bytes) -> str:

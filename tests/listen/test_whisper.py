@@ -175,8 +175,8 @@ def test_each_gets_its_own_words(models: Path, monkeypatch: pytest.MonkeyPatch) 
     ))  # fmt: skip
     sound = recording(SHORT)
     segments = [sound[: 2 * SAMPLE_RATE + 7].tobytes(), sound[: 3 * SAMPLE_RATE + 1].tobytes() + b"\1"]
-    engine = recognizer(models, initial_prompt="Anna", hotwords="omi", language="en")
-    first, second = engine.recognize_many(segments)
+    engine = recognizer(models, initial_prompt="Anna", language="en")
+    first, second = engine.recognize_many(segments, Hints(("omi",)))
     assert [(word.text, word.start_ms, word.end_ms) for word in first.words] == [
         ("at0.00", 900, 1200), ("late", 1500, 2000),
     ]  # fmt: skip
