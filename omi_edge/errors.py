@@ -4,6 +4,9 @@ OmiEdgeError
 ├─ UsageError               the call itself is off
 │  ├─ ConfigError           config.toml or an OMI_EDGE_ variable
 │  ├─ BadInput              a value, query or body that cannot be used
+│  │  └─ Conflict           it cannot be done as things stand
+│  │     └─ AudioReleased   what it needs to hear is no longer kept
+│  ├─ TooLarge              a body beyond the limit
 │  └─ NotFound              no such conversation, task, …
 ├─ AccessError              who may do what
 │  ├─ PassphraseError       missing, wrong or unsafe passphrase
@@ -88,6 +91,24 @@ class BadInput(UsageError):
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class Conflict(BadInput):
+    """It cannot be done as things stand; later, or after something else, it can."""
+
+    status, slug = 409, "conflict"
+
+
+class AudioReleased(Conflict):
+    """The audio that would have to be heard is no longer kept."""
+
+    exit_code, slug = 6, "audio-released"
+
+
+class TooLarge(UsageError):
+    """A body that is longer than what is taken."""
+
+    status, slug = 413, "too-large"
 
 
 class NotFound(UsageError):

@@ -99,6 +99,7 @@ async def health_of(vitals: Vitals, watch: Watch) -> wire.Health:
     parts = [await _vault(vitals, watch, now_us), *_pipeline(vitals, watch, now_us)]
     parts += await _stored_audio(vitals, watch, now_us)
     parts += await _final_pass(vitals, watch, now_us)
+    parts += await _made_anew(vitals, watch, now_us)
     for what, fraction in vitals.progress.items():
         parts.append(watch.part(what, "busy", now_us, advice=f"{fraction:.0%} done; please wait."))
     broken = [part for part in parts if part.state == "failed"]
@@ -280,6 +281,20 @@ async def _final_pass(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Pa
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+async def _made_anew(vitals: Vitals, watch: Watch, now_us: int) -> list[wire.Part]:
+    """Tell that transcripts could not be made anew, until somebody has seen why."""
+    if vitals.vault is None:
+        return []
+    try:
+        failed = await vitals.vault.read(lambda conn: notices.unseen(conn, "reprocess-failed"))
+    except OmiEdgeError:  # the part "vault" tells
+        return []
+    if not failed:
+        return [watch.part("transcripts made anew", "ok", now_us)]
+    advice = f"{failed} could not be; `omi-edge notices` says why, and how to try again."
+    return [watch.part("transcripts made anew", "degraded", now_us, advice=advice)]
 
 
 def _capture(vitals: Vitals, watch: Watch, now_us: int) -> wire.Part:

@@ -15,10 +15,10 @@ import pytest
 from omi_edge.clock import DrivenClock
 from omi_edge.config import Config, ConversationConfig, ListenConfig, MemoryConfig, WebConfig
 from omi_edge.daemon import Daemon
-from omi_edge.domain import LinkState
+from omi_edge.domain import LinkState, Severity
 from omi_edge.errors import AlreadyRunning, ConfigError, NotReady, PassphraseError, PortInUse
 from omi_edge.paths import socket_path
-from omi_edge.store import migrations
+from omi_edge.store import migrations, notices
 from omi_edge.store.connection import Connection
 from omi_edge.virtual.loopback import LoopbackRadio
 from omi_edge.virtual.pendant import Pendant
@@ -166,3 +166,20 @@ async def test_settings_are_read_again_or_kept(folder: Path, clock: DrivenClock)
         assert daemon.config.web == CONFIG.web  # waits for a restart
         daemon._re_read()
         assert daemon.config.conversation.silence == 7.0
+
+
+async def test_a_transcript_that_could_not_be_made_anew_is_told_until_it_is_seen(
+    folder: Path, clock: DrivenClock
+) -> None:
+    async with Daemon(CONFIG, folder, PASSPHRASE, clock, serve_tcp=False) as daemon:
+
+        async def told() -> tuple[str, str]:
+            health = await daemon.health()
+            return health.status, {part.name: part.state for part in health.parts}["transcripts made anew"]
+
+        assert await told() == ("healthy", "ok")
+        notice = await daemon.spine.raise_notice("reprocess-failed", Severity.ERROR, ("con_1",), "It failed.")
+        assert await told() == ("degraded", "degraded")
+        assert [one.message for one in (await daemon.status()).notices] == ["It failed."]
+        await daemon.db.write(lambda conn: notices.acknowledge(conn, notice.id, clock.utc_us()))
+        assert await told() == ("healthy", "ok")

@@ -50,8 +50,9 @@ class Recording:
     device = ""
     """It does not tell which pendant it is of."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, source: Path | BinaryIO) -> None:
+        self._source = source
+        """Its file, or what can be read and moved about in like one."""
         self.damage: str | None = None
         """What could not be read, known when ``read`` has ended; None for a sound file."""
         self._stated = False
@@ -69,7 +70,7 @@ class Recording:
         self.damage = None
         heard = 0
         mixer = _Mixer()
-        decoder = _Decoder(self.path)
+        decoder = _Decoder(self._source)
         for frame in decoder.frames():
             for block in mixer.mix(frame):
                 heard += len(block)
@@ -87,7 +88,7 @@ class Recording:
         Nothing is decoded: so it does not change with the decoder.
         """
         found = hashlib.sha256(f"{self.info.codec} {self.info.rate} {self.info.channels}\n".encode())
-        with _opened(self.path) as container:
+        with _opened(self._source) as container:
             packets = container.demux(_audio(container))
             try:
                 for packet in packets:
@@ -100,35 +101,41 @@ class Recording:
         announced = self.info.seconds
         if self._stated and announced is not None and seconds < announced - _SHORT_SECONDS:
             return f"{seconds:.2f} s could be read of the {announced:.2f} s that the file announces."
-        if decoder.broken or containers.breaks_off(self.path):
+        with opened_file(self._source) as file:
+            breaks_off = containers.breaks_off(file)
+        if decoder.broken or breaks_off:
             return f"the file breaks off after {seconds:.2f} s."
         if decoder.skipped:
             return f"damaged parts were left out ({decoder.skipped}); {seconds:.2f} s could be read."
         return None
 
     def _probe(self) -> RecordingInfo:
-        with _opened(self.path) as container:
+        with _opened(self._source) as container:
             stream = _audio(container)
-            self._stated = containers.states_duration(self.path, container.format.name)
+            name = container.format.name
             seconds = container.duration / _av().time_base if container.duration else None
             moment = container.metadata.get("creation_time") or stream.metadata.get("creation_time")
             codec = stream.codec_context
-            return RecordingInfo(
-                self.path.name, seconds, _moment(moment), codec.name, codec.sample_rate, codec.channels
-            )
+            info = RecordingInfo(
+                self._source.name if isinstance(self._source, Path) else "", seconds, _moment(moment), codec.name,
+                codec.sample_rate, codec.channels,
+            )  # fmt: skip
+        with opened_file(self._source) as file:
+            self._stated = containers.states_duration(file, name)
+        return info
 
 
 class _Decoder:
     """Decodes packet by packet, so that a damaged one costs only itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Path | BinaryIO) -> None:
         self.skipped = 0
         self.broken = False
-        self._path = path
+        self._source = source
 
     def frames(self) -> Iterator[Any]:
         av = _av()
-        with _opened(self._path) as container:
+        with _opened(self._source) as container:
             packets = container.demux(_audio(container))
             while True:
                 try:
@@ -173,8 +180,12 @@ class _Mixer:
 
 
 @contextlib.contextmanager
-def opened_file(path: Path) -> Iterator[BinaryIO]:
+def opened_file(path: Path | BinaryIO) -> Iterator[BinaryIO]:
     """Have a recording's file open for reading. Raises AudioError when there is none, or nothing in it."""
+    if not isinstance(path, Path):
+        path.seek(0)
+        yield path
+        return
     try:
         if not path.exists():
             raise AudioError("there is no such recording. Check the path.")
@@ -191,7 +202,7 @@ def opened_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path | BinaryIO) -> Iterator[Any]:
     av = _av()
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(opened_file(path))

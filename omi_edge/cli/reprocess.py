@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from omi_edge.capture.replay import opened_file
 from omi_edge.cli.present import moment, plain, print_json, print_table, wants_progress
 from omi_edge.cli.session import api, run_verb
 from omi_edge.cli.settings import Settings, pass_settings, verb
 from omi_edge.cli.timetext import utc_text
 from omi_edge.cli.transcripts import LOOK_SECONDS, settle
 from omi_edge.clock import SystemClock
-from omi_edge.errors import BadInput, EngineError
+from omi_edge.errors import AudioError, BadInput, EngineError
 from omi_edge.web import wire
-from omi_edge.web.client import ApiClient
+from omi_edge.web.client import ApiClient, Query
+
+PIECE_BYTES = 256 * 1024
+"""So much is sent at once."""
 
 
 @verb(
@@ -26,6 +35,7 @@ from omi_edge.web.client import ApiClient
         "omi-edge reprocess con_01k9z…",
         "omi-edge reprocess --from 2026-03-01 --to 2026-03-08 --keep",
         "omi-edge reprocess --all --model pocketsphinx --background",
+        "omi-edge reprocess con_01k9z… --audio talk.m4a",
         "omi-edge reprocess --list",
         "omi-edge reprocess --cancel rep_01k9z…",
     ),
@@ -35,6 +45,11 @@ from omi_edge.web.client import ApiClient
 @click.option("--to", metavar="TIME", help="Conversations that began before TIME.")
 @click.option("--all", "everything", is_flag=True, help="Every conversation.")
 @click.option("--model", metavar="NAME", help="With this recogniser or model; else the configured one.")
+@click.option(
+    "--audio", type=click.Path(path_type=Path), metavar="FILE", help="Of the conversation, this recording of it."
+)
+@click.option("--start", metavar="TIME", help="When FILE began; without it, with the conversation.")
+@click.option("--upload", is_flag=True, help="Of the conversation, the recording that was last sent in for it.")
 @click.option("--keep", is_flag=True, help="Keep the new versions beside the others; show none of them.")
 @click.option("--background", is_flag=True, help="Do not wait; a running daemon works on.")
 @click.option("--list", "list_", is_flag=True, help="List the newest ones and how far they are.")
@@ -47,6 +62,9 @@ def reprocess(
     to: str | None,
     everything: bool,
     model: str | None,
+    audio: Path | None,
+    start: str | None,
+    upload: bool,
     keep: bool,
     background: bool,
     list_: bool,
@@ -57,6 +75,9 @@ def reprocess(
     Each gets a new version of its transcript, which is shown when it is whole; the one before stays, and `omi-edge
     versions rollback` shows it again. Corrections are taken over. Ctrl-C stops waiting, not the work: that goes on
     whenever the daemon runs.
+
+    With --audio another recording of the same conversation (WAV, FLAC, MP3, M4A, Ogg; at most 1 GiB) is sent in, kept
+    beside the audio that is there, and transcribed in its place.
     """
     if list_ + bool(cancel) + bool(conversation_id) + bool(from_ or to) + everything != 1:
         raise BadInput("name one of these: a conversation, a time (--from, --to), --all, --list or --cancel.")
@@ -64,6 +85,15 @@ def reprocess(
         return run_verb(_list(settings))
     if cancel:
         return run_verb(_cancel(settings, cancel))
+    if (audio or upload) and not conversation_id:
+        raise BadInput("a recording is of one conversation; name it.")
+    if audio and (upload or keep):
+        raise BadInput("--audio goes with neither --upload nor --keep.")
+    if start and not audio:
+        raise BadInput("--start says when the FILE of --audio began; name that too.")
+    if audio and conversation_id:
+        began = utc_text(start, settings.zone) if start else None
+        return run_verb(_send(settings, conversation_id, audio, {"engine": model, "start": began}, background))
     new = wire.ReprocessNew(
         conversation_id=conversation_id,
         since=utc_text(from_, settings.zone) if from_ else None,
@@ -71,6 +101,7 @@ def reprocess(
         all=everything,
         engine=model,
         keep=keep,
+        upload=upload,
     )
     return run_verb(_reprocess(settings, new, background))
 
@@ -78,8 +109,32 @@ def reprocess(
 async def _reprocess(settings: Settings, new: wire.ReprocessNew, background: bool) -> None:
     async with api(settings) as client:
         asked = await client.request("POST", "/v1/reprocess", body=new, returns=wire.Reprocessing)
-        now = await watched(settings, client, asked, background)
-        previous = await _previous(client, now)
+        await _see_through(settings, client, asked, background)
+
+
+async def _send(settings: Settings, conversation_id: str, audio: Path, query: Query, background: bool) -> None:
+    """Send a recording of a conversation in, and have it transcribed."""
+    with opened_file(audio) as file:
+        size = os.fstat(file.fileno()).st_size
+        path = f"/v1/conversations/{quote(conversation_id, safe='')}/post-processing"
+        async with api(settings) as client:
+            with _bar(settings, "sending") as show:
+                sent = await client.upload(path, _pieces(file, size, show), query=query, returns=wire.Conversation)
+            batch_id = sent.postprocessing.id
+            asked = await client.request("GET", f"/v1/reprocess/{batch_id}", returns=wire.Reprocessing)
+            await _see_through(settings, client, asked, background)
+
+
+async def _pieces(file: BinaryIO, size: int, show: Callable[[str, int, int], None]) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+        yield piece
+        show("sending", file.tell(), size)
+
+
+async def _see_through(settings: Settings, client: ApiClient, asked: wire.Reprocessing, background: bool) -> None:
+    """Wait until it has ended, unless that is not wanted, and tell what came of it."""
+    now = await watched(settings, client, asked, background)
+    previous = await _previous(client, now)
     if settings.json:
         print_json(now)
     elif background:
@@ -87,6 +142,8 @@ async def _reprocess(settings: Settings, new: wire.ReprocessNew, background: boo
     else:
         _tell(settings, now, previous)
     failed = [one for one in now.conversations if one.state == "failed"]
+    if len(failed) == 1 and (failed[0].cause or "").endswith("."):  # of a recording that was sent in
+        raise AudioError(f"{failed[0].cause} The transcript is as it was.")
     if failed:
         causes = ", ".join(sorted({one.cause or "unknown cause" for one in failed}))
         raise EngineError(
@@ -103,28 +160,27 @@ async def watched(
         settings.warn(f"{one.conversation_id} is left out: {one.message}")
     if background:
         return asked
-    with _bar(settings) as show:
+    with _bar(settings, "transcribing anew") as show:
         now = await _wait(client, asked, show)
     await settle(settings, client)
     return now
 
 
-async def _wait(
-    client: ApiClient, now: wire.Reprocessing, show: Callable[[wire.Reprocessing], None]
-) -> wire.Reprocessing:
+async def _wait(client: ApiClient, now: wire.Reprocessing, show: Callable[[str, int, int], None]) -> wire.Reprocessing:
     clock = SystemClock()
     while now.state in ("queued", "running"):
-        show(now)
+        ended = sum(one.state not in ("queued", "running") for one in now.conversations)
+        show(f"transcribing anew, {ended} of {len(now.conversations)} conversations", now.done, now.total)
         await clock.sleep(LOOK_SECONDS)
         now = await client.request("GET", f"/v1/reprocess/{now.id}", returns=wire.Reprocessing)
     return now
 
 
 @contextlib.contextmanager
-def _bar(settings: Settings) -> Iterator[Callable[[wire.Reprocessing], None]]:
-    """A progress bar on a terminal; nothing elsewhere."""
+def _bar(settings: Settings, what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal; nothing elsewhere. It is given a text, how much is done, and of how much."""
     if not wants_progress(settings):
-        yield lambda _: None
+        yield lambda *_: None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -133,14 +189,8 @@ def _bar(settings: Settings) -> Iterator[Callable[[wire.Reprocessing], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("transcribing anew", total=None)
-
-        def show(now: wire.Reprocessing) -> None:
-            ended = sum(one.state not in ("queued", "running") for one in now.conversations)
-            text = f"transcribing anew, {ended} of {len(now.conversations)} conversations"
-            progress.update(task, description=text, completed=now.done, total=now.total)
-
-        yield show
+        task = progress.add_task(what, total=None)
+        yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total or None)
 
 
 async def _previous(client: ApiClient, now: wire.Reprocessing) -> str | None:

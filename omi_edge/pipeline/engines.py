@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import importlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from omi_edge.capture.uploaded import Step
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.domain import SAMPLE_RATE, Turn, Understanding
 from omi_edge.engine import NO_HINTS, Dialogue, Embedder, EngineProcess, EngineSpec, Hints, Recognition, Session
-from omi_edge.errors import ConfigError, EngineError, OmiEdgeError
+from omi_edge.errors import AudioError, ConfigError, EngineError, OmiEdgeError
 from omi_edge.listen.wyoming import Conversation, WyomingRecognizer
 from omi_edge.pipeline.recognizer import BUILT_IN, WHISPER, WYOMING, Chosen, RecognizerChoice, SpeechModel
 
@@ -37,7 +38,11 @@ LIVE, BATCH, FINAL = "live recogniser", "batch recogniser", "final recogniser"
 ENOUGH_SECONDS = 30.0
 """Audio that a tier must have worked on before its speed is judged."""
 
+DECODER = EngineSpec("omi_edge.capture.uploaded:UploadDecoder")
+
 PartialHeard = Callable[[str], None]
+ReadBytes = Callable[[int, int], Awaitable[bytes]]
+"""Takes an offset and how many bytes are wanted from there."""
 T = TypeVar("T")
 
 
@@ -63,6 +68,9 @@ class Engines(Protocol):
         self, blocks: AsyncIterator[bytes], partial: PartialHeard, hints: Hints = NO_HINTS
     ) -> Recognition:
         """Recognise one segment while it is being spoken."""
+
+    def decode(self, size: int, read: ReadBytes) -> AsyncGenerator[bytes, None]:
+        """Yield the PCM of an audio file of ``size`` bytes. Raises AudioError unless it can be read to its end."""
 
     async def diarize(self, segments: AsyncIterator[tuple[int, bytes]]) -> list[Turn]:
         """Say who spoke when, from (start in UTC µs, PCM) of each segment in order."""
@@ -139,6 +147,9 @@ class ChosenEngines:
         )
         self.batch = EngineProcess(
             "batch", clock, idle=settings.idle, call_limit=settings.call_limit, threads=settings.threads
+        )
+        self._decoder = EngineProcess(
+            "decoder", clock, idle=settings.idle, call_limit=settings.call_limit, threads=settings.threads
         )
         self._final = config.listen.final
         if self._final:
@@ -275,6 +286,18 @@ class ChosenEngines:
             self.tiers[name].use(self._recognizer.engine, sentence)
         return sentence
 
+    async def decode(self, size: int, read: ReadBytes) -> AsyncGenerator[bytes, None]:
+        """See Engines. In a process of its own: no recogniser waits for a long file, or falls with a hostile one."""
+        async with self._decoder.session() as call:
+            step = await call(DECODER, "start", size, returns=Step)
+            while not step.ended:
+                if step.pcm:
+                    yield step.pcm
+                given = await read(step.offset, step.size) if step.size else b""
+                step = await call(DECODER, "go_on", given, returns=Step)
+        if step.problem:
+            raise AudioError(step.problem)
+
     async def diarize(self, segments: AsyncIterator[tuple[int, bytes]]) -> list[Turn]:
         """See Engines."""
         heard_seconds = 0.0
@@ -304,7 +327,7 @@ class ChosenEngines:
 
     async def close(self) -> None:
         """End all processes."""
-        for process in (self.live, self.batch, self.final):
+        for process in (self.live, self.batch, self.final, self._decoder):
             await process.close()
 
     def _loaded_embedder(self) -> Embedder:

@@ -35,8 +35,9 @@ from omi_edge.pipeline.ledger import Ledger
 from omi_edge.pipeline.leisure import Leisure
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.recovery import Recovery
+from omi_edge.pipeline.reprocess import failure
 from omi_edge.pipeline.stages import Stages
-from omi_edge.store import audio, conversations, jobs, notices, recordings, reprocessing, segments, sources
+from omi_edge.store import audio, conversations, jobs, notices, recordings, reprocessing, segments, sources, uploads
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
@@ -90,7 +91,10 @@ class Spine:
         self.live = LiveTranscriber(engines, bus, clock, self._behind, lambda: self._stages.hints())
         self.leisure = Leisure(clock, config.engine, time_zone, self._busy)
         self.final = FinalPass(db, clock, bus, engines, config.listen.final, self.leisure)
-        self._stages = Stages(db, clock, bus, config, engines, self.live, index, time_zone, self.final)
+        self._stages = Stages(
+            db, clock, bus, config, engines, self.live, index, time_zone, self.final,
+            lambda source_id, codec: self._hearing(source_id, codec, live=False),
+        )  # fmt: skip
         self._stages.on_conversation = self._watch
         self.jobs = JobRunner(db, clock, bus, self._stages.table())
         self.jobs.on_failed = self._job_failed
@@ -135,6 +139,7 @@ class Spine:
         """Begin to work: jobs that were left, conversations that were open."""
         for row in await self._db.read(conversations.open_ones):
             self._open[row.id] = row
+        await self._db.write(uploads.sweep)
         for recording_id, kept_us in await self._db.write(lambda conn: imported.cut_off(conn, self._clock.utc_us())):
             await self._tell_interrupted(recording_id, kept_us)
         engine, now_us = self.final.engine, self._clock.utc_us()
@@ -505,11 +510,8 @@ class Spine:
 
     async def _job_failed(self, job: Job) -> None:
         if job.stage in (Stage.REPROCESS, Stage.FINAL):
-            await self.raise_notice(
-                "reprocess-failed", Severity.ERROR, (job.subject_id,),
-                f"A conversation could not be transcribed anew ({job.cause or 'unknown cause'}); its transcript is as "
-                f"it was. `omi-edge reprocess {job.subject_id}` tries it again.",
-            )  # fmt: skip
+            told = await self._db.read(lambda conn: failure(conn, job))
+            await self.raise_notice("reprocess-failed", Severity.ERROR, (job.subject_id,), told)
             return
         await self.raise_notice(
             "job-failed", Severity.ERROR, (job.subject_id,),

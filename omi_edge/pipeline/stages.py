@@ -16,6 +16,7 @@ import msgspec
 from omi_edge.clock import Clock, held
 from omi_edge.config import Config
 from omi_edge.domain import (
+    Codec,
     ConversationState,
     Evidence,
     Memory,
@@ -24,6 +25,7 @@ from omi_edge.domain import (
     SpeechSegment,
     Stage,
     Task,
+    Turn,
     Understanding,
     Utterance,
     Word,
@@ -35,9 +37,10 @@ from omi_edge.ids import new_id
 from omi_edge.listen.align import assign
 from omi_edge.listen.guards import reasons
 from omi_edge.memory.conversation import Candidate, outcome_of, place
+from omi_edge.pipeline import sentin
 from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.final import FinalPass
-from omi_edge.pipeline.hearing import WARM_UP_US, decode_span
+from omi_edge.pipeline.hearing import WARM_UP_US, Hearing, decode_span
 from omi_edge.pipeline.jobs import Result, StageWork
 from omi_edge.pipeline.live import LiveTranscriber
 from omi_edge.pipeline.reprocess import Keep, Reprocess, note_unplaced, tell_notice
@@ -54,12 +57,15 @@ from omi_edge.store import (
     search,
     segments,
     transcripts,
+    uploads,
     vocabulary,
 )
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
+from omi_edge.store.reprocessing import ReprocessingRow
 from omi_edge.store.search import Document
+from omi_edge.store.uploads import UploadRow
 from omi_edge.store.vectors import VectorIndex
 
 EMBED_BATCH = 256
@@ -79,7 +85,10 @@ class Stages:
         index: VectorIndex,
         time_zone: str,
         final: FinalPass,
+        hearing: Callable[[str, Codec], Hearing],
     ) -> None:
+        self._hearing = hearing
+        """Makes one for a recording that goes into a source."""
         self._db = db
         self._clock = clock
         self._bus = bus
@@ -88,7 +97,7 @@ class Stages:
         self._live = live
         self._index = index
         self._time_zone = time_zone
-        shared = (self._written, self._with_speakers, self._assembled)
+        shared = (self._written, self._with_speakers, self._assembled, self._listen, self._voices)
         self._reprocess = Reprocess(db, clock, bus, self._heard_by, *shared)
         batch = config.listen.batch
         self._final_pass = Reprocess(db, clock, bus, self._heard_finally, *shared, final=final, batch=batch)
@@ -130,12 +139,11 @@ class Stages:
         reason = f"words not believed: {doubted}" if doubted else None
         return await self._transcribed(segment, recognition, said, outcome, reason, vector)
 
-    async def hints(self, segment: SpeechSegment | None = None) -> Hints:
-        """Return what a recogniser may know before it hears a segment, or before anything is known of that one."""
+    async def hints(self, segment: SpeechSegment | None = None, conversation_id: str | None = None) -> Hints:
+        """Return what a recogniser may know before it hears a segment of a conversation, or one not placed yet."""
 
         def read(conn: Connection) -> Hints:
             words = vocabulary.expected(conn, self._config.wearer.name)
-            conversation_id = None if segment is None else segments.get(conn, segment.id).conversation_id
             if segment is None or conversation_id is None:
                 return Hints(words)
             return Hints(words, people.language_of(conn, conversation_id, segment.id))
@@ -252,18 +260,20 @@ class Stages:
     async def diarize(self, conversation_id: str) -> Result:
         """Say who spoke when."""
         rows = await self._db.read(lambda conn: segments.of_conversation(conn, conversation_id))
-
-        async def speech() -> AsyncIterator[tuple[int, bytes]]:
-            for row in rows:
-                yield row.segment.start_us, await self._pcm(row.segment)
-
-        turns = await self._engines.diarize(speech())
+        turns = await self._voices([row.segment for row in rows])
         name = self._engines.diarizer_name
         return Result(
             lambda conn: transcripts.put_turns(conn, conversation_id, turns, name),
             follow=((Stage.ASSEMBLE, conversation_id),),
             engine=name,
         )
+
+    async def _voices(self, spoken: Sequence[SpeechSegment]) -> list[Turn]:
+        async def speech() -> AsyncIterator[tuple[int, bytes]]:
+            for segment in spoken:
+                yield segment.start_us, await self._pcm(segment)
+
+        return await self._engines.diarize(speech())
 
     async def _without_turns(self, conversation_id: str, cause: str) -> Result:
         return Result(
@@ -301,21 +311,37 @@ class Stages:
         if made[1] is not None:
             tell_notice(self._bus, made[1])
 
-    def _with_speakers(self, conn: Connection, conversation_id: str, words_id: str | None) -> list[Utterance]:
-        """Return the words of a version with their speakers; of segments that it lacks, those of the live version."""
+    def _with_speakers(
+        self, conn: Connection, conversation_id: str, words_id: str | None, voices: Sequence[Turn] | None = None
+    ) -> list[Utterance]:
+        """Return the words of a version with their speakers; of segments that it lacks, those of the live version.
+
+        What was sent in speaks for its time: of the live version it lacks what was said before and after that. Its
+        speakers are ``voices``, or those that it has.
+        """
         live = transcripts.utterances(conn, conversation_id, transcripts.live_version(conn, conversation_id))
         turns = transcripts.turns(conn, conversation_id)
         anew: dict[str, list[Utterance]] = {}
         for one in transcripts.utterances(conn, conversation_id, words_id) if words_id is not None else ():
             anew.setdefault(one.segment_id, []).append(one)
         found = []
+        upload = None if words_id is None else uploads.of_version(conn, words_id)
+        if upload is not None:
+            for segment in uploads.spoken(conn, upload):
+                found += [part for one in anew.get(segment.segment.id, ()) for part in self._again(one, voices)]
+            live = uploads.beside(conn, upload)
         for one in live:
             if one.segment_id in anew:
                 parts = anew[one.segment_id]
                 words = tuple(word for part in parts for word in part.words)
                 one = msgspec.structs.replace(one, words=words, outcome=parts[0].outcome)
             found += self._split(one, turns)
-        return found
+        return found if upload is None else sorted(found, key=lambda one: one.start_us)
+
+    def _again(self, one: Utterance, voices: Sequence[Turn] | None) -> list[Utterance]:
+        if voices is not None:
+            return self._split(one, voices)
+        return [msgspec.structs.replace(one, id=new_id("utt", one.start_us))]
 
     def _split(self, live: Utterance, turns: Sequence[object]) -> list[Utterance]:
         segment = SpeechSegment(live.segment_id, live.source_id, live.start_us, live.end_us, 0)
@@ -399,16 +425,20 @@ class Stages:
 
     # --- reprocess ------------------------------------------------------------------------------------------------
 
-    async def _heard_by(self, pieces: Sequence[SpeechSegment], engine: str) -> list[Recognition]:
-        if engine == reprocessing.RULES:
-            return [await self._db.read(functools.partial(_heard_before, segment=one)) for one in pieces]
+    async def _heard_by(self, pieces: Sequence[SpeechSegment], row: ReprocessingRow) -> list[Recognition]:
+        at = row.conversation_id
+        if row.engine == reprocessing.RULES:
+            before = [functools.partial(_heard_before, conversation_id=at, segment=one) for one in pieces]
+            return [await self._db.read(one) for one in before]
         return [
-            await self._engines.recognize_with(engine, await self._pcm(one), await self.hints(one)) for one in pieces
+            await self._engines.recognize_with(row.engine, await self._pcm(one), await self.hints(one, at))
+            for one in pieces
         ]
 
-    async def _heard_finally(self, pieces: Sequence[SpeechSegment], engine: str) -> list[Recognition]:
+    async def _heard_finally(self, pieces: Sequence[SpeechSegment], row: ReprocessingRow) -> list[Recognition]:
+        at = row.conversation_id
         return await self._engines.recognize_final(
-            engine, [(await self._pcm(one), await self.hints(one)) for one in pieces]
+            row.engine, [(await self._pcm(one), await self.hints(one, at)) for one in pieces]
         )
 
     async def _written(
@@ -418,6 +448,10 @@ class Stages:
         said = await self._db.read(lambda conn: rules.rewritten(conn, segment.id, heard, conversation_id))
         utterance = self._utterance(segment, conversation_id, None, said.words, outcome_of(segment, len(heard)))
         return utterance, lambda conn, version_id: rules.note(conn, version_id, segment.id, heard, said)
+
+    async def _listen(self, upload: UploadRow, wanted: Callable[[Connection], bool]) -> bool:
+        hearing = self._hearing(upload.source_id, uploads.CODEC)
+        return await sentin.hear(self._db, self._clock, self._engines, hearing, upload, wanted)
 
     # --- shared ---------------------------------------------------------------------------------------------------
 
@@ -469,10 +503,9 @@ def _placed(segment: SpeechSegment, recognition: Recognition) -> tuple[Word, ...
     )
 
 
-def _heard_before(conn: Connection, segment: SpeechSegment) -> Recognition:
+def _heard_before(conn: Connection, *, conversation_id: str, segment: SpeechSegment) -> Recognition:
     """Return what was heard of a segment for the transcript that is shown, before any rule."""
-    conversation_id = segments.get(conn, segment.id).conversation_id
-    words = rules.heard_words(conn, conversation_id, segment.id) if conversation_id is not None else ()
+    words = rules.heard_words(conn, conversation_id, segment.id)
     heard = [
         HeardWord(w.text, (w.start_us - segment.start_us) // 1000, (w.end_us - segment.start_us) // 1000, w.confidence)
         for w in words

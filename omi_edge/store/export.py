@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from omi_edge.domain import Word
+from omi_edge.errors import VaultDamaged
 from omi_edge.rewrite import Change
 from omi_edge.store.connection import Connection
 from omi_edge.wording import Piece
@@ -63,7 +64,8 @@ _TABLES: dict[str, str] = {
     " c.id AS conversation_id FROM segments s JOIN sources o ON o.n = s.source_n"
     " LEFT JOIN conversations c ON c.n = s.conversation_n ORDER BY s.id",
     "transcript_versions": "SELECT v.id, c.id AS conversation_id, v.kind, v.engine, v.created_us, v.base_id,"
-    " v.unfinished FROM transcript_versions v JOIN conversations c ON c.n = v.conversation_n ORDER BY v.n",
+    " v.unfinished, u.id AS upload_id FROM transcript_versions v JOIN conversations c ON c.n = v.conversation_n"
+    " LEFT JOIN uploads u ON u.n = v.upload_n ORDER BY v.n",
     "utterances": "SELECT u.id, v.id AS version_id, u.segment_id, u.speaker, u.person_id, u.start_us, u.end_us, u.text,"
     " u.words, u.confidence, u.outcome FROM utterances u JOIN transcript_versions v ON v.n = u.version_n"
     " ORDER BY u.version_n, u.start_us, u.id",
@@ -74,8 +76,11 @@ _TABLES: dict[str, str] = {
     " JOIN transcript_versions v ON v.n = p.version_n JOIN corrections k ON k.n = p.correction_n"
     " ORDER BY p.version_n, p.correction_n",
     "reprocessings": "SELECT r.batch_id, c.id AS conversation_id, r.engine, r.keep, r.state, r.done, r.total, r.cause,"
-    " r.version_id, r.actor, r.created_us, r.ended_us FROM reprocessings r JOIN conversations c"
-    " ON c.n = r.conversation_n ORDER BY r.n",
+    " r.version_id, r.actor, r.created_us, r.ended_us, r.emotional_feedback, u.id AS upload_id FROM reprocessings r"
+    " JOIN conversations c ON c.n = r.conversation_n LEFT JOIN uploads u ON u.n = r.upload_n ORDER BY r.n",
+    "uploads": "SELECT u.id, c.id AS conversation_id, o.id AS source_id, u.state, u.size, u.start_us, u.covers_from_us,"
+    " u.covers_to_us, u.created_us FROM uploads u JOIN conversations c ON c.n = u.conversation_n"
+    " JOIN sources o ON o.n = u.source_n ORDER BY u.n",
     "vocabulary": "SELECT text, actor, created_us FROM vocabulary ORDER BY n",
     "dismissed": "SELECT before_text, after_text, actor, created_us FROM dismissed ORDER BY before_text, after_text",
     "rules": "SELECT id, kind, pattern, replacement, actor, created_us FROM rules ORDER BY n",
@@ -109,10 +114,11 @@ _RECORDS = (
     "SELECT o.id AS source_id, r.store, r.seq, r.reading_n, r.began{data} FROM offline_records r"
     " JOIN sources o ON o.n = r.source_n ORDER BY r.source_n, r.store, r.seq"
 )
+_PIECES = "SELECT u.id AS upload_id, p.at{data} FROM upload_pieces p JOIN uploads u ON u.n = p.upload_n ORDER BY p.n"
 _FLAGS = frozenset(
     {
         "is_user", "time_known", "due_has_time", "due_certain", "charging", "listening", "complete", "guessed",
-        "settled", "unfinished", "found", "keep",
+        "settled", "unfinished", "found", "keep", "emotional_feedback",
     }
 )  # fmt: skip
 
@@ -121,7 +127,7 @@ def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
     """Yield the document. Hashes of tokens, vectors and the full-text index, which follow from the rest, stay out.
 
     Audio chunks are listed; with ``include_audio`` each has its packets in base64, an empty one for a lost frame. So
-    are the records of a pendant that were not heard yet, each with its bytes in base64.
+    are the records of a pendant and the pieces of an upload that were not heard yet, each with its bytes in base64.
     """
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     yield f'{{"schema": "{SCHEMA}", "version": {VERSION}, "vault_version": {version}'
@@ -131,6 +137,8 @@ def document(conn: Connection, *, include_audio: bool = False) -> Iterator[str]:
     yield from _table(conn, "audio_chunks", query, _chunk)
     query = _RECORDS.format(data=", r.raw" if include_audio else "")
     yield from _table(conn, "offline_records", query, _record)
+    query = _PIECES.format(data=", p.raw" if include_audio else "")
+    yield from _table(conn, "upload_pieces", query, _record)
     yield "}\n"
 
 
@@ -140,7 +148,11 @@ def _table(conn: Connection, name: str, query: str, shape: Callable[[dict[str, A
     columns = [column[0] for column in cursor.description]
     separator = "\n"
     for row in cursor:
-        yield separator + msgspec.json.encode(shape(dict(zip(columns, row, strict=True)))).decode()
+        try:
+            shaped = shape(dict(zip(columns, row, strict=True)))
+        except msgspec.DecodeError as error:  # SQLCipher may give a page that fails its check as zeros
+            raise VaultDamaged(f"what is stored in {name} cannot be read. Put the vault back from a backup.") from error
+        yield separator + msgspec.json.encode(shaped).decode()
         separator = ",\n"
     yield "]"
 

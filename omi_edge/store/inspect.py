@@ -11,7 +11,7 @@ TABLES = (
     "ledger", "ledger_sources", "ledger_anchors", "ledger_life",
     "recordings", "offline_cursors", "offline_readings", "offline_records", "offline_runs", "offline_losses",
     "corrections", "correction_places", "reprocessings", "vocabulary",
-    "rules", "rule_changes", "dismissed",
+    "rules", "rule_changes", "dismissed", "uploads", "upload_pieces",
 )  # fmt: skip
 
 

@@ -365,6 +365,35 @@ CREATE INDEX people_time ON people (created_us);
 CREATE INDEX utterances_person ON utterances (person_id) WHERE person_id IS NOT NULL;
 """
 
+NINTH = """
+-- recordings that were sent in for a conversation; ``covers``: the time that they speak for
+CREATE TABLE uploads (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+    conversation_n INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+    source_n INTEGER NOT NULL REFERENCES sources ON DELETE CASCADE, state TEXT NOT NULL,
+    size INTEGER NOT NULL DEFAULT 0, start_us INTEGER NOT NULL, covers_from_us INTEGER NOT NULL,
+    covers_to_us INTEGER NOT NULL, created_us INTEGER NOT NULL
+);
+CREATE INDEX uploads_conversation ON uploads (conversation_n, n);
+CREATE INDEX uploads_source ON uploads (source_n);
+CREATE INDEX uploads_coming ON uploads (state) WHERE state = 'receiving';
+CREATE TRIGGER uploads_removed AFTER DELETE ON uploads BEGIN
+    DELETE FROM audio_chunks WHERE source_n = old.source_n;
+    DELETE FROM segments WHERE source_n = old.source_n;
+    DELETE FROM sources WHERE n = old.source_n;
+END;
+-- what came, still encoded, until it is heard
+CREATE TABLE upload_pieces (
+    n INTEGER PRIMARY KEY, upload_n INTEGER NOT NULL REFERENCES uploads ON DELETE CASCADE, at INTEGER NOT NULL,
+    raw BLOB NOT NULL, UNIQUE (upload_n, at)
+);
+ALTER TABLE transcript_versions ADD COLUMN upload_n INTEGER REFERENCES uploads ON DELETE SET NULL;
+CREATE INDEX transcript_versions_upload ON transcript_versions (upload_n) WHERE upload_n IS NOT NULL;
+ALTER TABLE reprocessings ADD COLUMN upload_n INTEGER REFERENCES uploads ON DELETE SET NULL;
+ALTER TABLE reprocessings ADD COLUMN emotional_feedback INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX reprocessings_upload ON reprocessings (upload_n) WHERE upload_n IS NOT NULL;
+"""
+
 MIGRATIONS: Sequence[Migration] = (
     (1, FIRST),
     (2, SECOND),
@@ -374,6 +403,7 @@ MIGRATIONS: Sequence[Migration] = (
     (6, SIXTH),
     (7, SEVENTH),
     (8, EIGHTH),
+    (9, NINTH),
 )
 
 

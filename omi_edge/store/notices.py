@@ -64,6 +64,16 @@ def active(conn: Connection) -> list[Notice]:
     return sorted(map(_notice, rows), key=lambda notice: notice.since_us)
 
 
+def unseen(conn: Connection, code: str) -> int:
+    """Return how many notices of a code stand that nobody has acknowledged."""
+    row = conn.execute(
+        "SELECT count(*) FROM notices INDEXED BY notices_standing WHERE code = ? AND cleared_us IS NULL"
+        " AND acknowledged_us IS NULL",
+        (code,),
+    ).fetchone()
+    return int(row[0])
+
+
 def acknowledge(conn: Connection, notice_id: str, now_us: int) -> Notice:
     """Note that somebody has seen it. Raises NotFound."""
     get(conn, notice_id)

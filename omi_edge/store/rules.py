@@ -15,7 +15,7 @@ from omi_edge.domain import Word
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
 from omi_edge.rewrite import Change, Rewritten, Rule
-from omi_edge.store import corrections, transcripts
+from omi_edge.store import corrections, transcripts, uploads
 from omi_edge.store.connection import Connection
 
 MOST = 500
@@ -138,11 +138,15 @@ def _of(conn: Connection, version_id: str) -> dict[str, Heard]:
 
 
 def _missing(conn: Connection, from_id: str, version_id: str) -> dict[str, Heard]:
-    """Return what one version has of segments that another has no words of its own for."""
+    """Return what one version has of segments that another shows without having words of its own for them."""
     rows = conn.execute(
         "SELECT DISTINCT segment_id FROM utterances WHERE version_n = ?", (transcripts.number(conn, version_id),)
     )
     there = {row[0] for row in rows}
+    upload = uploads.of_version(conn, version_id)
+    if upload is not None:  # it shows nothing of the time that the recording speaks for
+        beside = {one.segment_id for one in uploads.beside(conn, upload)} - there
+        return {segment_id: row for segment_id, row in _of(conn, from_id).items() if segment_id in beside}
     return {segment_id: row for segment_id, row in _of(conn, from_id).items() if segment_id not in there}
 
 

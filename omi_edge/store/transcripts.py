@@ -70,12 +70,13 @@ def new_version(
     activate: bool = True,
     base_id: str | None = None,
     unfinished: bool = False,
+    upload_id: str | None = None,
 ) -> None:
-    """Add a version."""
+    """Add a version; with ``upload_id`` its words are those of a recording that was sent in."""
     conn.execute(
-        "INSERT INTO transcript_versions (id, conversation_n, kind, engine, created_us, base_id, unfinished)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (id, conversations.number(conn, conversation_id), kind, engine, now_us, base_id, unfinished),
+        "INSERT INTO transcript_versions (id, conversation_n, kind, engine, created_us, base_id, unfinished,"
+        " upload_n) VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT n FROM uploads WHERE id = ?))",
+        (id, conversations.number(conn, conversation_id), kind, engine, now_us, base_id, unfinished, upload_id),
     )
     append(conn, id, utterances)
     if activate:

@@ -22,6 +22,8 @@ from omi_edge.web.middleware import CONTROLS, DESCRIPTION, ROUTES, STOPPING, gua
 from omi_edge.web.route import Route
 from omi_edge.web.table import ROUTES as TABLE
 
+LINGER_SECONDS = 1.0
+"""How long what a refused client goes on sending is thrown away, for it to read the answer; then it is cut off."""
 SHUTDOWN_SECONDS = 1.0
 """How long an answer under way may go on when the server stops; the whole daemon has five seconds."""
 MAX_SOCKET_PATH = 103
@@ -55,7 +57,8 @@ def make_app(controls: Controls) -> web.Application:
     for route in TABLE:
         handler = _handler()
         routes[handler] = route
-        app.router.add_route(route.method, route.path, handler)
+        expect = decode.expect_later if route.optional else None
+        app.router.add_route(route.method, route.path, handler, expect_handler=expect)
         if route.head:
             app.router.add_route("HEAD", route.path, handler)
     app[ROUTES] = routes
@@ -114,7 +117,9 @@ def _handler() -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
 
 async def _runner(app: web.Application) -> web.AppRunner:
     # the access log would hold queries, and those are content
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, lingering_time=LINGER_SECONDS
+    )
     await runner.setup()
     return runner
 

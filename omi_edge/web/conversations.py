@@ -28,7 +28,7 @@ async def listed(call: Call[Paged, None]) -> Answer:
 
 async def one(call: Call[NoQuery, None]) -> Answer:
     """Read one conversation with everything derived from it."""
-    return await call.read(lambda conn: Answer(_whole(conn, call.id), (call.id,)))
+    return await call.read(lambda conn: Answer(whole(conn, call.id), (call.id,)))
 
 
 async def transcript(call: Call[NoQuery, None]) -> Answer:
@@ -53,10 +53,11 @@ async def close(call: Call[NoQuery, None]) -> Answer:
         raise BadInput("only an open conversation can be ended; this one has ended already.")
     await call.audit(Answer(ids=(call.id,)))  # the daemon ends it in several steps, so the row comes first
     await call.controls.close_conversation(call.id)
-    return await call.read(lambda conn: Answer(_whole(conn, call.id), (call.id,)))
+    return await call.read(lambda conn: Answer(whole(conn, call.id), (call.id,)))
 
 
-def _whole(conn: Connection, conversation_id: str) -> wire.Conversation:
+def whole(conn: Connection, conversation_id: str) -> wire.Conversation:
+    """Return a conversation with everything derived from it. Raises NotFound."""
     row = conversations.get(conn, conversation_id)
     own = Filters(conversation=conversation_id)
     tasks = memories.list_tasks(conn, filters=own, limit=MAX_PAGE, cursor=None).items

@@ -55,6 +55,19 @@ async def body(request: web.Request, into: Any) -> Any:
         raise BadInput("the body is not valid JSON.") from error
 
 
+async def expect_later(request: web.Request) -> None:
+    """Leave the header Expect to ``go_on``. Raises aiohttp's HTTPExpectationFailed for one that is not known."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="the only Expect that is known is 100-continue.")
+
+
+async def go_on(request: web.Request) -> None:
+    """Tell a client that waits for it to send its body (RFC 9110 §15.2.1)."""
+    if "Expect" in request.headers and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # as aiohttp's own answer: the response has not begun
+
+
 def check_media(request: web.Request, accepted: tuple[str, ...]) -> None:
     """Raise aiohttp's HTTPUnsupportedMediaType unless the body is of one of ``accepted``."""
     if not any(request.content_type == media.split(";")[0].lower() for media in accepted):

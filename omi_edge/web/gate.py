@@ -41,7 +41,7 @@ _ID = re.compile(r"[a-z]{3}_[0-9a-z]{1,40}")
 async def serve(route: Route, controls: Controls, request: web.Request, caller: Caller, request_id: str) -> Ready:
     """Decode the request, run the route's handler and write the row; return what is to be sent."""
     write = functools.partial(_append, controls=controls, route=route, caller=caller, request_id=request_id)
-    if route.takes:
+    if route.takes and not route.optional:
         decode.check_media(request, route.takes)
     query = decode.query(request.query, route.query, strict=not route.upgrade)
     if route.upgrade and not web.WebSocketResponse().can_prepare(request):

@@ -80,7 +80,7 @@ def _operation(route: Route, of: dict[str, Any], *, body: bool = True) -> dict[s
         }
     elif route.takes:
         binary = {"schema": {"type": "string", "format": "binary"}}
-        operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.takes, binary)}
+        operation["requestBody"] = {"required": not route.optional, "content": dict.fromkeys(route.takes, binary)}
     return operation
 
 
@@ -124,6 +124,8 @@ def _failures(route: Route) -> tuple[int, ...]:
         statuses.append(404)
     if route.body is not None or route.takes:
         statuses += [413, 415, 507]
+    if route.optional:
+        statuses.append(409)
     if route.takes or route.head:
         statuses.append(422)
     if route.head:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from omi_edge.errors import BadInput
-from omi_edge.store import conversations, reprocessing
+from omi_edge.errors import BadInput, Conflict
+from omi_edge.store import conversations, reprocessing, uploads
 from omi_edge.store.connection import Connection
 from omi_edge.store.reprocessing import ReprocessingRow
 from omi_edge.web import times, wire
@@ -26,16 +26,24 @@ async def create(call: Call[NoQuery, wire.ReprocessNew]) -> Answer:
             wanted = [conversations.get(conn, new.conversation_id).id]
         else:
             wanted = conversations.ids_between(conn, since_us, until_us)
-        return asked(conn, wanted, engine=engine, keep=new.keep, actor=call.caller.actor, now_us=now_us)
+        upload_id = _sent_in(conn, wanted[0]) if new.upload else None
+        return asked(
+            conn, wanted, engine=engine, keep=new.keep, actor=call.caller.actor, now_us=now_us, upload_id=upload_id
+        )
 
     answer = await call.change(act)
     call.controls.poke_jobs()
     return answer
 
 
-def asked(conn: Connection, wanted: Sequence[str], *, engine: str, keep: bool, actor: str, now_us: int) -> Answer:
+def asked(
+    conn: Connection, wanted: Sequence[str], *, engine: str, keep: bool, actor: str, now_us: int,
+    upload_id: str | None = None,
+) -> Answer:  # fmt: skip
     """Have transcripts of conversations made anew, and say which."""
-    batch_id, refused = reprocessing.ask(conn, wanted, engine=engine, keep=keep, actor=actor, now_us=now_us)
+    batch_id, refused = reprocessing.ask(
+        conn, wanted, engine=engine, keep=keep, actor=actor, now_us=now_us, upload_id=upload_id
+    )
     told = _told(reprocessing.batch(conn, batch_id))
     told = msgspec.structs.replace(told, refused=[wire.Refusal(*one) for one in refused])
     return Answer(told, (batch_id, *(one.conversation_id for one in told.conversations)), len(told.conversations))
@@ -75,10 +83,22 @@ async def cancel(call: Call[NoQuery, None]) -> Answer:
     return answer
 
 
+def _sent_in(conn: Connection, conversation_id: str) -> str:
+    upload = uploads.latest(conn, conversation_id)
+    if upload is None:
+        raise Conflict(
+            "no recording of this conversation is here; `omi-edge reprocess CONVERSATION --audio FILE` sends one in.",
+            "upload",
+        )
+    return upload.id
+
+
 def _range(new: wire.ReprocessNew) -> tuple[int, int]:
     in_time = new.since is not None or new.until is not None
     if (new.conversation_id is not None) + in_time + new.all != 1:
         raise BadInput("name one of these: a conversation, a time (since, until), or all.", "conversation_id")
+    if new.upload and new.conversation_id is None:
+        raise BadInput("what was sent in is of one conversation; name it.", "upload")
     since_us, until_us = times.moment_or_none(new.since, "since"), times.moment_or_none(new.until, "until")
     if since_us is not None and until_us is not None and since_us >= until_us:
         raise BadInput("until must be later than since.", "until")

@@ -158,6 +158,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Struct of a JSON body; None for none."""
     takes: tuple[str, ...] = ()
     """Media types of a body that the handler reads as it comes."""
+    optional: bool = False
+    """Whether the body may be left out. Then nothing of it is asked for, and its media type is not looked at, before
+    the handler does: it knows first whether there is what the path names (RFC 9110 §10.1.1)."""
     returns: Any = None
     """Type of the JSON answer, or a tuple of those it may have; None for none."""
     gives: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from omi_edge import domain
 from omi_edge.rewrite import Change
-from omi_edge.store import ledger, memories, offline, reprocessing, senders, sources, transcripts
+from omi_edge.store import ledger, memories, offline, reprocessing, senders, sources, transcripts, uploads
 from omi_edge.store.bookmarks import BookmarkRow
 from omi_edge.store.connection import Connection
 from omi_edge.store.conversations import ConversationRow
@@ -95,6 +95,31 @@ def conversation(
         transcript=f"/v1/conversations/{row.id}/transcript",
         audio=f"/v1/conversations/{row.id}/audio",
         final=_final(conn, row.id),
+        postprocessing=postprocessing(conn, row.id),
+    )
+
+
+_POSTPROCESSING = {
+    "queued": "in_progress", "running": "in_progress", "done": "completed", "cancelled": "canceled", "failed": "failed",
+}  # fmt: skip
+"""Omi's words for the states of a reprocessing."""
+
+
+def postprocessing(conn: Connection, conversation_id: str) -> wire.Postprocessing:
+    """Return how the last reprocessing that somebody asked for stands, rules left aside. Raises NotFound."""
+    row = reprocessing.last_asked(conn, conversation_id, heard=True)
+    if row is None:
+        return wire.Postprocessing()
+    return wire.Postprocessing(
+        status=_POSTPROCESSING[row.state],
+        model=row.engine,
+        fail_reason=row.cause,
+        emotional_feedback=row.emotional_feedback,
+        id=row.batch_id,
+        source_id=None if row.upload_id is None else uploads.get(conn, row.upload_id).source_id,
+        version_id=row.version_id,
+        done=row.done,
+        total=row.total,
     )
 
 

@@ -270,6 +270,29 @@ class ReprocessNew(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """A recogniser; without it the one of the settings."""
     keep: bool = False
     """Keep the new versions beside the others instead of activating them."""
+    upload: bool = False
+    """Of the one conversation, what was last sent in for it in place of its own audio."""
+
+
+class Postprocessing(msgspec.Struct, frozen=True):
+    """How a conversation's second pass stands, in Omi's words."""
+
+    status: str = "not_started"
+    """not_started, in_progress, completed, canceled or failed."""
+    model: str | None = None
+    """The recogniser."""
+    fail_reason: str | None = None
+    emotional_feedback: bool = False
+    """Whether feedback on emotions was asked for; kept, and used by nothing yet."""
+    id: str | None = None
+    """The reprocessing that it is; ``DELETE /v1/reprocess/{id}`` calls it off."""
+    source_id: str | None = None
+    """Of the audio that was sent in for it; null for the conversation's own."""
+    version_id: str | None = None
+    """What came of it."""
+    done: int = 0
+    """Segments."""
+    total: int = 0
 
 
 class ReprocessItem(msgspec.Struct, frozen=True):
@@ -408,6 +431,7 @@ class Conversation(msgspec.Struct, frozen=True):
     """Path of the audio."""
     final: FinalState | None = None
     """None when no final pass was asked for."""
+    postprocessing: Postprocessing = Postprocessing()
 
 
 class TaskNew(msgspec.Struct, forbid_unknown_fields=True):

@@ -67,6 +67,38 @@ def test_it_is_made_anew_and_the_corrections_with_it(place: Place, conversation:
     assert "2" in place(*D, "reprocess", "--list").out
 
 
+def test_another_recording_of_it_is_sent_in(place: Place, conversation: str) -> None:
+    before = [one["text"] for one in transcript(place, conversation)]
+    made = place(*D, "reprocess", conversation, "--audio", "talk.wav", "--json").json
+    assert (made["state"], made["done"], made["total"]) == ("done", 1, 1)
+    assert [one["text"] for one in transcript(place, conversation)] == [before[0].replace("dentist", "doctor")]
+    shown = place(*D, "show", conversation, "--json").json["conversation"]
+    told = shown["postprocessing"]
+    assert (told["status"], told["version_id"]) == ("completed", made["conversations"][0]["version_id"])
+    assert shown["source"]["id"] != told["source_id"]
+    groups = place(*D, "list", "--by-source", "--json").json["items"]
+    assert [one["source"]["id"] for one in groups if one["source"]["kind"] == "upload"] == [told["source_id"]]
+    assert place(*D, "versions", "rollback", conversation).code == 0
+    assert [one["text"] for one in transcript(place, conversation)] == before
+    again = place(*D, "reprocess", conversation, "--upload", "--keep", "--json").json
+    assert (again["state"], again["keep"]) == ("done", True)
+    assert [one["text"] for one in transcript(place, conversation)] == before
+
+
+def test_a_recording_that_breaks_off_leaves_all_as_it_was(place: Place, conversation: str) -> None:
+    whole = (place.home / "talk.wav").read_bytes()
+    (place.home / "half.wav").write_bytes(whole[: len(whole) // 2])
+    (place.home / "none.wav").write_text("not a recording")
+    before = [one["text"] for one in transcript(place, conversation)]
+    half = place(*D, "reprocess", conversation, "--audio", "half.wav")
+    assert (half.code, "Send it again, whole" in half.err) == (6, True)
+    none = place(*D, "reprocess", conversation, "--audio", "none.wav")
+    assert (none.code, "is no recording" in none.err) == (6, True)
+    assert [one["text"] for one in transcript(place, conversation)] == before
+    notices = place(*D, "notices").out
+    assert "reprocess-failed" in notices or "transcribed anew" in notices
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -74,6 +106,10 @@ def test_it_is_made_anew_and_the_corrections_with_it(place: Place, conversation:
         (("reprocess", "con_x", "--all"), "name one of these"),
         (("reprocess", "--all", "--model", "pocketsfinx"), "did you mean pocketsphinx?"),
         (("reprocess", "con_x"), "no such conversation"),
+        (("reprocess", "con_x", "--audio", "talk.wav"), "no such conversation"),
+        (("reprocess", "con_x", "--audio", "talk.wav", "--keep"), "neither --upload nor --keep"),
+        (("reprocess", "--all", "--audio", "talk.wav"), "name it"),
+        (("reprocess", "con_x", "--start", "2026-03-02"), "name that too"),
         (("correct", "con_x", "text"), "--from TIME and --until TIME"),
         (("correct", "utt_x", "text"), "no such utterance"),
         (("correct", "utt_x", "--word", "0", "text"), "the first word is 1"),

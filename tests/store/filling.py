@@ -55,6 +55,7 @@ from omi_edge.store import (
     settings,
     sources,
     transcripts,
+    uploads,
     vocabulary,
     withheld,
 )
@@ -155,6 +156,7 @@ def fill(conn: Connection) -> None:
     fill_third(conn)
     fill_fourth(conn)
     fill_fifth(conn)
+    fill_sixth(conn)
 
 
 def fill_second(conn: Connection) -> None:
@@ -234,6 +236,13 @@ def fill_fifth(conn: Connection) -> None:
     live_id = transcripts.live_version(conn, CONVERSATIONS[0])
     rules.note(conn, live_id, "seg_0", said, rules.rewritten(conn, "seg_0", said))
     conn.execute("INSERT INTO dismissed VALUES ('mar', 'marguerite', 'uid:1000', ?)", (START_US,))
+
+
+def fill_sixth(conn: Connection) -> None:
+    """Put something into the tables of the ninth step: a recording that was sent in."""
+    row = uploads.begin(conn, CONVERSATIONS[0], name="talk", start_us=None, client_id=None, now_us=START_US)
+    uploads.put_piece(conn, row, b"OggS")
+    uploads.stored(conn, row)
 
 
 def fill_first(conn: Connection) -> None:

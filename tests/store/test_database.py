@@ -33,6 +33,7 @@ from omi_edge.errors import (
 from omi_edge.store import audio, connection, database, export, inspect, keys, settings, sources
 from omi_edge.store.connection import Connection, library_versions
 from omi_edge.store.database import Database
+from omi_edge.store.migrations import MIGRATIONS
 from tests.helpers import PASSPHRASE, START_US
 from tests.store import filling
 from tests.store.filling import PACKET, SECOND, SENTENCES, SOURCES, chunk
@@ -187,11 +188,12 @@ async def test_a_flipped_bit_deep_in_the_file_is_damage_not_a_full_disk(folder: 
 
 
 async def test_a_file_newer_than_the_program_is_refused_and_left_alone(folder: Path, clock: DrivenClock) -> None:
+    newest = MIGRATIONS[-1][0]
     db = Database.open(folder, PASSPHRASE, clock)
-    await db.write(lambda conn: conn.execute("PRAGMA user_version = 9"))
+    await db.write(lambda conn: conn.execute(f"PRAGMA user_version = {newest + 1}"))
     await db.close()
     before = contents(folder)
-    with pytest.raises(VaultNewer, match="version 9"):
+    with pytest.raises(VaultNewer, match=f"version {newest + 1}"):
         Database.open(folder, PASSPHRASE, clock)
     assert contents(folder) == before
 

@@ -53,6 +53,7 @@ def test_it_holds_every_column_but_secrets_and_inner_numbers(full_conn: Connecti
         "conversation_n": "conversation_id",
         "version_n": "version_id",
         "correction_n": "correction_id",
+        "upload_n": "upload_id",
         "data": "packets",
         "device_n": "address",
     }

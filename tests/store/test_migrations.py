@@ -223,5 +223,6 @@ async def test_a_file_of_version_1_keeps_every_row_and_takes_what_is_new(
     await db.write(filling.fill_third)
     await db.write(filling.fill_fourth)
     await db.write(filling.fill_fifth)
+    await db.write(filling.fill_sixth)
     assert all((await db.read(inspect.counts)).values())
     await db.close()

@@ -54,6 +54,7 @@ from omi_edge.store import (
     settings,
     sources,
     transcripts,
+    uploads,
     vocabulary,
     withheld,
 )
@@ -73,10 +74,11 @@ GROWING = {
     "evidence", "documents", "vectors", "jobs", "notices", "audit", "people", "device_battery", "device_connections",
     "gaps", "withheld", "bookmarks", "ledger", "recordings", "offline_readings", "offline_records", "offline_runs",
     "offline_losses", "corrections", "correction_places", "reprocessings", "rule_changes",
+    "uploads", "upload_pieces",
 }  # fmt: skip
 MODULES = (
     audio, audit, bookmarks, clients, conversations, devices, gaps, jobs, ledger, memories, merging, notices, offline,
-    people,    recordings, rules, search,    segments, senders, settings, sources, transcripts, withheld,
+    people,    recordings, rules, search,    segments, senders, settings, sources, transcripts, uploads, withheld,
 )  # fmt: skip
 """All but ``export`` and ``inspect``, which read everything because that is what they are asked for."""
 
@@ -147,6 +149,7 @@ def use_everything(do: Exercise) -> None:
     use_timelines(do)
     use_ledger(do)
     use_recordings(do)
+    use_uploads(do)
     use_offline(do)
     use_versions(do)
     use_the_rest(do)
@@ -196,6 +199,8 @@ def use_versions(do: Exercise) -> None:
     for end in ("cancelled", "done"):
         batch_id, _ = do(reprocessing.ask, [conversation_id], engine="e", keep=False, actor="a", now_us=START_US)
         row = do(reprocessing.batch, batch_id)[0]
+        assert do(reprocessing.wanted, row)
+        assert do(reprocessing.busy, conversation_id) is not None
         begun = do(reprocessing.begin, row, START_US)
         new = utterance(f"utt_{end}", conversation_id, START_US, "hello")
         do(reprocessing.grow, row, begun[0], [new])
@@ -210,8 +215,27 @@ def use_versions(do: Exercise) -> None:
     do(reprocessing.ask_final, CONVERSATIONS[3], engine="e", now_us=START_US)
     do(reprocessing.renew_final, engine="other", now_us=START_US)
     do(reprocessing.last_final, CONVERSATIONS[3])
+    do(reprocessing.last_asked, CONVERSATIONS[1])
+    do(reprocessing.shown_upload, CONVERSATIONS[1])
     do(reprocessing.released, CONVERSATIONS[3])
     do(reprocessing.waiting_final)
+
+
+def use_uploads(do: Exercise) -> None:
+    row = do(uploads.begin, CONVERSATIONS[1], name="talk", start_us=None, client_id=None, now_us=START_US)
+    do(uploads.put_piece, row, b"OggS")
+    do(uploads.receiving, CONVERSATIONS[1])
+    do(uploads.stored, row)
+    assert do(uploads.latest, CONVERSATIONS[1]).id == row.id
+    assert do(uploads.read, row, 1, 2) == b"gg"
+    do(uploads.begin_to_hear, row)
+    do(uploads.heard, row, START_US + 1, START_US)
+    do(uploads.spoken, row)
+    do(uploads.beside, row)
+    do(uploads.get, row.id)
+    do(uploads.of_version, "ver_none")
+    do(uploads.remove, row.id)
+    do(uploads.sweep)
 
 
 def use_recordings(do: Exercise) -> None:
@@ -492,6 +516,7 @@ def use_the_rest(do: Exercise) -> None:
         )
     do(notices.get, notice.id)
     do(notices.active)
+    do(notices.unseen, "c")
     do(notices.acknowledge, notice.id, START_US)
     do(notices.clear, "c", ["x"], START_US)
     do(settings.put, "k", "v")
