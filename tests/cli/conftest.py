@@ -22,6 +22,9 @@ from omi_edge.domain import SAMPLE_RATE
 from omi_edge.store import keys
 from tests.cli.forking import Forked, forker
 from tests.helpers import PASSPHRASE, least_cost
+from tests.models.conftest import hub, signed
+
+__all__ = ["hub", "signed"]
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 CALL = (

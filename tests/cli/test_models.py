@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,9 @@ import msgspec
 import pytest
 
 from omi_edge.cli.main import run
-from tests.models.hub import COMMIT, FILES, TOKEN, Certificates, FakeHub, certificates, manifest, serving
+from tests.models.hub import COMMIT, FILES, TOKEN, Certificates, FakeHub, manifest
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def hub(signed: Certificates) -> Iterator[FakeHub]:
-    with serving(FakeHub(), signed.context) as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from omi_edge.engine import NO_HINTS, EngineSpec, HeardWord, Hints, Recognition
 from omi_edge.models.shelf import Shelf
 from omi_edge.pipeline import engines
 from tests.listen.sound import WORDS, script
-from tests.models.hub import COMMIT, FILES, NEWER, Certificates, FakeHub, certificates, manifest, serving
+from tests.models.hub import COMMIT, FILES, NEWER, Certificates, FakeHub, manifest
 
 Call = Callable[..., tuple[int, str, str]]
 SAID = script(WORDS[0]).text()
@@ -41,17 +41,6 @@ class Reader:
         words = self._text.split() if self._first else ()
         self._first = False
         return Recognition(tuple(HeardWord(word, 0, 1, 1.0) for word in words), "reader 1")
-
-
-@pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def hub(signed: Certificates) -> Iterator[FakeHub]:
-    with serving(FakeHub(), signed.context) as found:
-        yield found
 
 
 @pytest.fixture

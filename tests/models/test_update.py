@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,23 +17,12 @@ from omi_edge.models.manifest import Model
 from omi_edge.models.shelf import NEWER, Shelf, State
 from omi_edge.models.update import Standing
 from tests.helpers import START_US
-from tests.models.hub import COMMIT, FILES, Certificates, FakeHub, certificates, manifest, serving
+from tests.models.hub import COMMIT, FILES, Certificates, FakeHub, manifest
 from tests.models.hub import NEWER as COMMIT_2
 from tests.models.test_pull import fetch, plenty, quiet, yes
 
 OLD = FILES["Test/pinned"]["weights/model.bin"]
 NEW = b"better weights" * 1000
-
-
-@pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def hub(signed: Certificates) -> Iterator[FakeHub]:
-    with serving(FakeHub(), signed.context) as found:
-        yield found
 
 
 @pytest.fixture
