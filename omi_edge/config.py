@@ -89,6 +89,11 @@ class ListenConfig(Section, frozen=True):
     vad_open: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     vad_close: Annotated[float, Meta(gt=0, lt=1)] = 0.35
 
+    @property
+    def best(self) -> str:
+        """The recogniser that hears best of those that are configured: what transcribes anew."""
+        return self.final or self.recognizer
+
 
 class ConversationConfig(Section, frozen=True):
     """[conversation]"""

@@ -93,6 +93,8 @@ def _python(_: Settings) -> Finding:
 
 
 def _config(settings: Settings) -> Finding:
+    models = models_folder(settings.folder, settings.config.models.folder)
+    ChosenEngines(settings.config, SystemClock(), models)  # the daemon would not start with a name that is none
     return Finding(
         "settings", "ok", f"{settings.config_file or 'built-in defaults'}, {len(_sections(settings))} sections"
     )

@@ -44,7 +44,9 @@ PIECE_BYTES = 256 * 1024
 @click.option("--from", "from_", metavar="TIME", help="Conversations that began at TIME or later.")
 @click.option("--to", metavar="TIME", help="Conversations that began before TIME.")
 @click.option("--all", "everything", is_flag=True, help="Every conversation.")
-@click.option("--model", metavar="NAME", help="With this recogniser or model; else the configured one.")
+@click.option(
+    "--model", metavar="NAME", help="With this recogniser or model; else that of the second pass, or the live one."
+)
 @click.option(
     "--audio", type=click.Path(path_type=Path), metavar="FILE", help="Of the conversation, this recording of it."
 )

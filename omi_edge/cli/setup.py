@@ -15,6 +15,8 @@ from omi_edge.cli.settings import Settings, Verb, pass_settings, verb, verb_grou
 from omi_edge.clock import SystemClock
 from omi_edge.config import PREFIX, known_keys, load
 from omi_edge.errors import UsageError, VaultError, VaultExists
+from omi_edge.paths import models_folder
+from omi_edge.pipeline.engines import ChosenEngines
 from omi_edge.store import database, keys, lock
 from omi_edge.web import wire
 
@@ -74,6 +76,7 @@ def config() -> None:
 def check(settings: Settings) -> None:
     """Read the settings and say what is wrong with them, if anything."""
     source, zone = settings.config_file, settings.zone
+    ChosenEngines(settings.config, SystemClock(), models_folder(settings.folder, settings.config.models.folder))
     if settings.json:
         print_json({"ok": True, "file": str(source) if source else None, "time_zone": zone.key})
     else:

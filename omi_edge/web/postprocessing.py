@@ -97,7 +97,7 @@ async def _accept(call: Call[PostQuery, None], inbox: _Inbox) -> Answer:
 
 
 def _engine(call: Call[PostQuery, None], wanted: PostQuery) -> str:
-    return wanted.engine or call.controls.config.listen.recognizer
+    return wanted.engine or call.controls.config.listen.best
 
 
 class _Inbox:

@@ -17,7 +17,7 @@ from omi_edge.web.route import Answer, Call, NoQuery, Route
 async def create(call: Call[NoQuery, wire.ReprocessNew]) -> Answer:
     """Have transcripts made anew."""
     new, now_us = call.body, call.controls.clock.utc_us()
-    engine = new.engine or call.controls.config.listen.recognizer
+    engine = new.engine or call.controls.config.listen.best
     call.controls.check_recognizer(engine)
     since_us, until_us = _range(new)
 

@@ -80,6 +80,29 @@ def test_a_wrong_call_with_json_is_a_problem(capsys: pytest.CaptureFixture[str])
     assert "--limit" in problem.detail
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("final = 'whisper-smal'", "listen.final"),
+        ("recognizer = 'wisper'", "did you mean whisper?"),
+        ("recognizer = 'whisper'\nmodel = 'whisper-smal'", "did you mean whisper-small?"),
+    ],
+)
+def test_a_setting_that_names_no_engine_is_found_before_the_daemon_does_not_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, told: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[listen]\n{setting}\n", encoding="utf-8")
+    place = ["--config", str(path), "--data", str(tmp_path / "D")]
+    assert run([*place, "config", "check"]) == 2
+    assert told in capsys.readouterr().err
+    assert run([*place, "doctor", "--json"]) == 1
+    findings = msgspec.json.decode(capsys.readouterr().out)["findings"]
+    (found,) = [one for one in findings if one["name"] == "settings"]
+    assert found["state"] == "failed"
+    assert told in found["detail"]
+
+
 def test_an_unknown_setting_is_one_sentence_and_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[conversation]\nsilense = 3\n", encoding="utf-8")

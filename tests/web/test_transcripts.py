@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from omi_edge.config import Config, ListenConfig
 from omi_edge.domain import ConversationState, Outcome, SpeechSegment, Stage
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.store import conversations, jobs, segments
@@ -134,6 +135,14 @@ async def test_a_reprocessing_is_asked_for_told_and_called_off(site: Site) -> No
         await site.unix.request("DELETE", f"/v1/reprocess/{asked.id}", returns=wire.Reprocessing)
     page = await site.unix.request("GET", "/v1/reprocess", returns=wire.Page[wire.Reprocessing])
     assert [item.state for item in page.items] == ["cancelled"]
+
+
+@pytest.mark.parametrize(("final", "engine"), [("", "pocketsphinx"), ("other", "other")])
+async def test_the_best_that_is_configured_transcribes_anew(site: Site, final: str, engine: str) -> None:
+    site.controls.config = Config(listen=ListenConfig(final=final))
+    await complete(site)
+    new = wire.ReprocessNew(conversation_id=CONVERSATION)
+    assert (await site.unix.request("POST", "/v1/reprocess", body=new, returns=wire.Reprocessing)).engine == engine
 
 
 @pytest.mark.parametrize(
