@@ -89,11 +89,12 @@ class Evaluated(msgspec.Struct, frozen=True):
     "compared with the first. The configured one when none is named.",
 )  # fmt: skip
 @click.option("--save", metavar="NAME", help="Keep the figures, to hold another release or model against them.")
+@click.option("--replace", is_flag=True, help="With --save: in the place of what is kept under that name.")
 @click.option("--again", metavar="NAME", help="Measure what was kept again; exit code 1 when something became worse.")
 @pass_settings
 def evaluate(
     settings: Settings, audio: tuple[Path, ...], references_: tuple[Path, ...], engines: tuple[str, ...],
-    save: str | None, again: str | None,
+    save: str | None, replace: bool, again: str | None,
 ) -> int:  # fmt: skip
     """Count the errors of recognisers on recordings with a known text, and say how fast they are.
 
@@ -103,6 +104,8 @@ def evaluate(
     """
     if save is not None:
         kept.checked_name(save)
+        if save in kept.names(settings.folder) and not replace:
+            raise BadInput(f"an evaluation is kept as {save} already; choose another name, or --replace it.", "save")
     before = kept.load(settings.folder, again) if again is not None else None
     if before is not None:
         if audio or references_ or engines:
@@ -137,8 +140,8 @@ def _paired(audio: Sequence[Path], references_: Sequence[Path]) -> list[tuple[Pa
         return [(path, references_[0]) for path in audio]
     if len(audio) != len(references_):
         raise UsageError(
-            f"{len(audio)} recordings need as many references, not {len(references_)}; name one --reference for each, "
-            "or one STM for all."
+            f"recordings and references must be as many, not {len(audio)} and {len(references_)}; name one --reference "
+            "for each, or one STM for all."
         )
     return list(zip(audio, references_, strict=True))
 

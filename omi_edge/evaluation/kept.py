@@ -84,8 +84,9 @@ def load(folder: Path, name: str) -> Kept:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
     except FileNotFoundError:
-        known = ", ".join(names(folder)) or "none"
-        raise NotFound(f"no evaluation is kept as {name}; there is: {known}. Keep one with --save {name}.") from None
+        known = ", ".join(names(folder))
+        there = f"there is: {known}" if known else "none is kept here yet"
+        raise NotFound(f"no evaluation is kept as {name}; {there}. `omi-edge evaluate --save` keeps one.") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise BadInput(f"the kept evaluation {path} cannot be read; remove it and measure anew.", "again") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from omi_edge.errors import BadInput
+from omi_edge.listen.wer import normalise
 
 MOST_BYTES = 16_000_000
 """Of a reference: days of speech. A choice."""
@@ -47,7 +48,7 @@ def read(path: Path, recording: str = "") -> Reference:
     if kind is None:
         raise BadInput(f"a reference ends in .txt, .stm or .vtt; {path.name} does not.", "reference")
     found = kind(_lines(path), path.name, recording)
-    if not found.cues:
+    if not any(normalise(cue.text) for cue in found.cues):
         raise BadInput(f"{path.name} holds no words{f' for {recording}' if recording else ''}.", "reference")
     return found
 

@@ -16,7 +16,7 @@ from omi_edge.clock import Clock
 from omi_edge.config import PREFIX, Config, load
 from omi_edge.domain import SAMPLE_RATE
 from omi_edge.engine import NO_HINTS, EngineProcess, EngineSpec, Recognition
-from omi_edge.errors import UsageError
+from omi_edge.errors import AudioError, EngineError, EnginePermanent, UsageError
 from omi_edge.evaluation.references import Reference
 from omi_edge.evaluation.scoring import Piece, score
 from omi_edge.listen.gate import Closed, SpeechGate
@@ -108,12 +108,18 @@ def _built_in(config: Config) -> Config:
 
 
 def cut(path: Path, reference: Reference, config: Config) -> Sample:
-    """Decode a recording and cut it as the daemon does. Works for a while; holds all of it. Raises AudioError."""
+    """Decode a recording and cut it as the daemon does. Works for a while; holds all of it.
+
+    Raises AudioError, also for one that is damaged: its reference is of the whole.
+    """
     gate = SpeechGate(SileroVad(), open=config.listen.vad_open, close=config.listen.vad_close)
     blocks, closed = [], []
-    for block in Recording(path):
+    recording = Recording(path)
+    for block in recording:
         blocks.append(block)
         closed += [event for event in gate.accept(block) if isinstance(event, Closed)]
+    if recording.damage is not None:
+        raise AudioError(f"{path.name}: {recording.damage} Only a whole recording can be held against its reference.")
     closed += [event for event in gate.finish() if isinstance(event, Closed)]
     sound = np.concatenate(blocks)
     segments = tuple((event.start / SAMPLE_RATE, sound[event.start : event.end].tobytes()) for event in closed)
@@ -121,7 +127,18 @@ def cut(path: Path, reference: Reference, config: Config) -> Sample:
 
 
 async def run(one: Configuration, samples: Sequence[Sample], clock: Clock, advance: Advance) -> Trial:
-    """Recognise all samples in a fresh engine process. Raises EngineError when it cannot."""
+    """Recognise all samples in a fresh engine process. Raises EnginePermanent when it cannot."""
+    try:
+        return await _run(one, samples, clock, advance)
+    except EngineError as error:
+        raise EnginePermanent(
+            f"{one.label} cannot be tried: {str(error).rstrip('.')}. Nothing was changed. Look at its settings, at the "
+            "free memory and, with `omi-edge models verify`, at its files; a revision that cannot be loaded is of no "
+            "use, `omi-edge models rollback NAME` gives back the one before."
+        ) from error
+
+
+async def _run(one: Configuration, samples: Sequence[Sample], clock: Clock, advance: Advance) -> Trial:
     settings = one.config.engine
     process = EngineProcess("evaluation", clock, idle=86_400, call_limit=settings.call_limit, threads=settings.threads)
     try:

@@ -146,25 +146,31 @@ class Shelf:
         self._complete(model, wanted)
         for file in wanted.files:
             if self.checks.sha256(self.place(model.name) / file.name, anew=anew) != file.sha256:
-                raise ModelAltered(f"{file.name} of the model {model.name} was altered; {_mend(model)}")
+                raise ModelAltered(
+                    f"the file {file.name} of the model {model.name} was altered; {_mend(model, wanted)}"
+                )
 
     def _complete(self, model: Model, wanted: Locked) -> None:
         place = self.place(model.name)
         for file in wanted.files:
             sign = self.checks.sign(place / file.name)
             if sign is None:
-                raise ModelMissing(f"{file.name} of the model {model.name} is missing; {_mend(model)}")
+                raise ModelMissing(f"the file {file.name} of the model {model.name} is missing; {_mend(model, wanted)}")
             if sign[1] < file.size:
                 raise ModelTruncated(
-                    f"{file.name} of the model {model.name} is truncated, {sign[1]} of {file.size} bytes; "
-                    + _mend(model)
+                    f"the file {file.name} of the model {model.name} is truncated, {sign[1]} of {file.size} bytes; "
+                    + _mend(model, wanted)
                 )
             if sign[1] != file.size:
-                raise ModelAltered(f"{file.name} of the model {model.name} was altered; {_mend(model)}")
+                raise ModelAltered(
+                    f"the file {file.name} of the model {model.name} was altered; {_mend(model, wanted)}"
+                )
         names = {file.name for file in wanted.files}
         for path in _present(place):
             if path not in names:
-                raise ModelAltered(f"the folder of the model {model.name} holds more than its files; {_mend(model)}")
+                raise ModelAltered(
+                    f"the folder of the model {model.name} holds more than its files; {_mend(model, wanted)}"
+                )
 
 
 def _present(place: Path) -> Iterator[str]:
@@ -176,5 +182,7 @@ def _present(place: Path) -> Iterator[str]:
                 yield Path(folder, name).relative_to(place).as_posix()
 
 
-def _mend(model: Model) -> str:
+def _mend(model: Model, wanted: Locked | None = None) -> str:
+    if wanted is not None and not wanted.revision:  # its repository need not have it, nor exist
+        return f"it came from a folder; mend it with: omi-edge models import FOLDER --as {model.name}"
     return f"mend it with: omi-edge models pull {model.name}"

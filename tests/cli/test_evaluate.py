@@ -82,6 +82,11 @@ def test_two_side_by_side_kept_and_held_against_the_next(call: Call, tmp_path: P
     code, out, err = call("--again", "spring")
     assert code == 1
     assert "deaf makes more errors than spring of" in out
+    before = kept.read_bytes()
+    code, out, err = call("words.flac", "--reference", "words.txt", "--engine", "deaf", "--save", "spring")
+    assert (code, "--replace" in err, kept.read_bytes()) == (2, True, before)
+    arguments = ("words.flac", "--reference", "words.txt", "--engine", "deaf", "--save", "spring", "--replace")
+    assert (call(*arguments)[0], kept.read_bytes() != before) == (0, True)
     (tmp_path / "words.txt").write_text("changed", encoding="utf-8")
     code, out, err = call("--again", "spring")
     assert (code, "only the same can be compared" in err) == (2, True)
@@ -91,7 +96,7 @@ def test_two_side_by_side_kept_and_held_against_the_next(call: Call, tmp_path: P
     ("arguments", "told"),
     [
         ((), "name at least one recording"),
-        (("words.flac",), "1 recordings need as many references, not 0"),
+        (("words.flac",), "must be as many, not 1 and 0"),
         (("words.flac", "--reference", "none.txt"), "none.txt cannot be read"),
         (("none.ogg", "--reference", "words.txt"), "none.ogg cannot be read"),
         (("words.txt", "--reference", "words.txt"), "not audio that can be read"),
@@ -99,7 +104,7 @@ def test_two_side_by_side_kept_and_held_against_the_next(call: Call, tmp_path: P
         (("words.flac", "--reference", "words.txt", "--engine", "deff"), "did you mean deaf"),
         (("words.flac", "--reference", "words.txt", "--engine", "deaf", "--engine", "deaf"), "named twice"),
         (("words.flac", "--reference", "words.txt", "--save", "../x"), "the name of an evaluation"),
-        (("--again", "spring"), "no evaluation is kept as spring; there is: none"),
+        (("--again", "spring"), "no evaluation is kept as spring; none is kept here yet"),
         (("--again", "../x"), "the name of an evaluation"),
     ],
 )
@@ -117,3 +122,20 @@ def test_again_takes_nothing_else(call: Call, tmp_path: Path) -> None:
     assert (code, "name neither recordings" in err) == (2, True)
     (tmp_path / "D" / "evaluations" / "a.json").write_text("{}", encoding="utf-8")
     assert "remove it and measure anew" in call("--again", "a")[2]
+
+
+def test_a_recording_that_is_not_whole_and_words_that_are_none(call: Call, tmp_path: Path) -> None:
+    whole = (tmp_path / "words.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "dots.txt").write_text("..., !!\n", encoding="utf-8")
+    code, _, err = call("cut.flac", "--reference", "words.txt", "--engine", "deaf")
+    assert (code, "Only a whole recording" in err) == (6, True)
+    code, _, err = call("words.flac", "--reference", "dots.txt", "--engine", "deaf")
+    assert (code, "holds no words" in err) == (2, True)
+
+
+def test_an_engine_that_cannot_be_run_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engines.RECOGNIZERS, "broken", EngineSpec("tests.cli.test_evaluate:Missing"))
+    code, out, err = call("words.flac", "--reference", "words.txt", "--engine", "broken")
+    assert (code, out) == (7, "")
+    assert "broken cannot be tried" in err

@@ -349,13 +349,13 @@ def test_files_that_are_not_what_they_were(own_models: Path) -> None:
     weights = own_models / NAME / "model.bin"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + b"x")
-    with pytest.raises(ModelAltered, match=f"omi-edge models pull {NAME}"):
+    with pytest.raises(ModelAltered, match=f"omi-edge models import FOLDER --as {NAME}"):
         recognizer(own_models)
     os.truncate(weights, 1000)
-    with pytest.raises(ModelTruncated, match=f"omi-edge models pull {NAME}"):
+    with pytest.raises(ModelTruncated, match=f"omi-edge models import FOLDER --as {NAME}"):
         recognizer(own_models)
     weights.unlink()
-    with pytest.raises(ModelMissing, match=f"omi-edge models pull {NAME}"):
+    with pytest.raises(ModelMissing, match=f"omi-edge models import FOLDER --as {NAME}"):
         recognizer(own_models)
 
 

@@ -217,10 +217,11 @@ async def test_files_that_cannot_be_used_give_way_and_come_back(
     heard = await found.recognize(SECOND)
     assert heard.engine == f"built-in 1 (instead of {NAME}: {short})"
     assert heard.words
-    assert f"omi-edge models pull {NAME}" in await found.check()
+    mends = f"omi-edge models pull {NAME}" if harm == "rm" else f"omi-edge models import FOLDER --as {NAME}"
+    assert mends in await found.check()
     for name in ("live recogniser", "batch recogniser"):
         assert found.tiers[name].engine == f"pocketsphinx (instead of {NAME}: {short})"
-        assert f"omi-edge models pull {NAME}" in found.tiers[name].trouble
+        assert mends in found.tiers[name].trouble
     assert (await found.recognize_live(_blocks(), lambda _: None)).engine == heard.engine
     if harm == "rm":
         place.with_name("away").rename(place)
