@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 30.0
 """How long a verb waits for a daemon that starts or stops."""
-_LOOK_AGAIN_SECONDS = 0.1
+LOOK_AGAIN_SECONDS = 0.1
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ async def api(settings: Settings) -> AsyncIterator[ApiClient]:
     clock = SystemClock()
     path = socket_path(settings.folder)
     async with contextlib.AsyncExitStack() as stack:
-        users = stack.enter_context(_Users(path.with_suffix(".users")))
+        users = stack.enter_context(_Users(_users_file(path)))
         await _reach(settings, path, users, stack, clock)
         yield await stack.enter_async_context(ApiClient(socket=path))
 
@@ -62,6 +62,16 @@ async def answers(path: Path) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+def used(path: Path) -> bool:
+    """Say whether a verb works through the daemon of the socket ``path``."""
+    with _Users(_users_file(path)) as users:
+        return not users.shut_out()
+
+
+def _users_file(path: Path) -> Path:
+    return path.with_suffix(".users")
 
 
 class _Users:
@@ -119,7 +129,7 @@ async def _reach(settings: Settings, path: Path, users: _Users, stack: contextli
                 return
         elif clock.boot_us() > give_up_us:
             raise AlreadyRunning(f"another omi-edge on {settings.folder} does not come to an end; stop it.")
-        await clock.sleep(_LOOK_AGAIN_SECONDS)
+        await clock.sleep(LOOK_AGAIN_SECONDS)
 
 
 async def _stop_after_the_last(daemon: Daemon, users: _Users, settings: Settings, clock: Clock) -> None:
@@ -127,9 +137,9 @@ async def _stop_after_the_last(daemon: Daemon, users: _Users, settings: Settings
         waits = 0
         while not users.shut_out():
             waits += 1
-            if waits == round(1 / _LOOK_AGAIN_SECONDS):
+            if waits == round(1 / LOOK_AGAIN_SECONDS):
                 settings.say("Done; waiting for another omi-edge that works through this one. Ctrl-C does not wait.")
-            await clock.sleep(_LOOK_AGAIN_SECONDS)
+            await clock.sleep(LOOK_AGAIN_SECONDS)
     finally:
         await daemon.stop()
 
@@ -147,4 +157,4 @@ async def _is_ready(path: Path, clock: Clock) -> bool:
                 return True
             if clock.boot_us() > give_up_us:
                 raise NotReady(f"the daemon is still {readiness.state}; its /health says how far it is.")
-            await clock.sleep(_LOOK_AGAIN_SECONDS)
+            await clock.sleep(LOOK_AGAIN_SECONDS)
