@@ -157,7 +157,7 @@ class Reprocess:
         if upload_id is None:
             return None
         if _rules(row):
-            return await self._db.read(lambda conn: _speakers(conn, row.conversation_id, upload_id))
+            return await self._db.read(lambda conn: _speakers(conn, row.conversation_id))
         spoken = await self._db.read(lambda conn: uploads.spoken(conn, uploads.get(conn, upload_id)))
         try:
             return await self._voices([one.segment for one in spoken])
@@ -235,14 +235,14 @@ def _nothing(_: Connection) -> None:
     """Nothing came of it."""
 
 
-def _speakers(conn: Connection, conversation_id: str, upload_id: str) -> list[Turn]:
-    """Return who speaks when in an upload whose words are shown, corrections aside."""
-    ids = {one.segment.id for one in uploads.spoken(conn, uploads.get(conn, upload_id))}
+def _speakers(conn: Connection, conversation_id: str) -> list[Turn]:
+    """Return who speaks when in the recordings whose words are shown, corrections aside."""
+    own = {one.segment.id for one in reprocessing.spoken(conn, conversation_id)}
     said = transcripts.utterances(conn, conversation_id, transcripts.words_of(conn, conversation_id))
     return [
         Turn(one.start_us, one.end_us, one.speaker, 1.0)
         for one in said
-        if one.speaker is not None and one.segment_id in ids
+        if one.speaker is not None and one.segment_id not in own
     ]
 
 

@@ -316,8 +316,8 @@ class Stages:
     ) -> list[Utterance]:
         """Return the words of a version with their speakers; of segments that it lacks, those of the live version.
 
-        What was sent in speaks for its time: of the live version it lacks what was said before and after that. Its
-        speakers are ``voices``, or those that it has.
+        What was sent in speaks for its time: beside it is what was shown before and after that. Its speakers are
+        ``voices``, or those that it has.
         """
         live = transcripts.utterances(conn, conversation_id, transcripts.live_version(conn, conversation_id))
         turns = transcripts.turns(conn, conversation_id)
@@ -326,10 +326,16 @@ class Stages:
             anew.setdefault(one.segment_id, []).append(one)
         found = []
         upload = None if words_id is None else uploads.of_version(conn, words_id)
-        if upload is not None:
+        if words_id is not None and upload is not None:
             for segment in uploads.spoken(conn, upload):
                 found += [part for one in anew.get(segment.segment.id, ()) for part in self._again(one, voices)]
-            live = uploads.beside(conn, upload)
+            made, anew = anew, uploads.beside(conn, words_id)
+            for segment_id in anew.keys() - {one.segment_id for one in live}:  # of another recording
+                shown = made.get(segment_id)  # else it has its speakers
+                for one in anew[segment_id] if shown is None else shown:
+                    found += self._again(one, None if shown is None else voices)
+            live = [one for one in live if one.segment_id in anew]
+            anew |= {segment_id: parts for segment_id, parts in made.items() if segment_id in anew}
         for one in live:
             if one.segment_id in anew:
                 parts = anew[one.segment_id]

@@ -283,12 +283,15 @@ def begin(conn: Connection, row: ReprocessingRow, now_us: int) -> tuple[str, lis
     version_id = now.version_id
     if version_id is None:
         version_id = new_id("ver", now_us)
+        # what a recording does not speak for stays as it is shown now; corrections are put into it at the end
+        base_id = None if now.upload_id is None else transcripts.uncorrected(conn, row.conversation_id)
         transcripts.new_version(
             conn, row.conversation_id, id=version_id, kind="reprocessed", engine=row.engine, now_us=now_us,
             utterances=(), activate=False, unfinished=True, upload_id=now.upload_id,
+            base_id=base_id,
         )  # fmt: skip
     there = {one.segment_id for one in transcripts.utterances(conn, row.conversation_id, version_id)}
-    wanted = _wanted(conn, now)
+    wanted = _wanted(conn, now, version_id)
     conn.execute(
         "UPDATE reprocessings SET state = 'running', version_id = ?, done = ?, total = ? WHERE n = ?",
         (version_id, len(there), len(wanted), row.n),
@@ -296,15 +299,12 @@ def begin(conn: Connection, row: ReprocessingRow, now_us: int) -> tuple[str, lis
     return version_id, [one for one in wanted if one.segment.id not in there]
 
 
-def _wanted(conn: Connection, row: ReprocessingRow) -> list[SegmentRow]:
-    own = spoken(conn, row.conversation_id)
+def _wanted(conn: Connection, row: ReprocessingRow, version_id: str) -> list[SegmentRow]:
     if row.upload_id is None:
-        return own
-    upload = uploads.get(conn, row.upload_id)
-    found = uploads.spoken(conn, upload)
+        return spoken(conn, row.conversation_id)
+    found = uploads.spoken(conn, uploads.get(conn, row.upload_id))
     if row.engine == RULES:  # they go over all that is shown, also over what it does not speak for
-        beside = {one.segment_id for one in uploads.beside(conn, upload)}
-        found += [one for one in own if one.segment.id in beside]
+        found += [segments.get(conn, segment_id) for segment_id in uploads.beside(conn, version_id)]
     return found
 
 

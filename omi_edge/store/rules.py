@@ -6,7 +6,7 @@ words lead there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -94,9 +94,10 @@ def note(conn: Connection, version_id: str, segment_id: str, heard: Sequence[Wor
 
 
 def inherit(conn: Connection, conversation_id: str, version_id: str) -> None:
-    """Take over from the live version what rules did to segments that a version made anew lacks."""
-    live_id = transcripts.live_version(conn, conversation_id)
-    for segment_id, row in _missing(conn, live_id, version_id).items():
+    """Take over what rules did to segments that a version made anew lacks: of its base, else of the live version."""
+    base_id = transcripts.version(conn, conversation_id, version_id).base_id
+    known = heard(conn, conversation_id, base_id or transcripts.live_version(conn, conversation_id))
+    for segment_id, row in _missing(conn, known, version_id).items():
         note(conn, version_id, segment_id, row.words, Rewritten((), row.changes))
 
 
@@ -107,7 +108,7 @@ def heard(conn: Connection, conversation_id: str, version_id: str | None = None)
     for one in chain:
         found = _of(conn, one) | found
     live_id = transcripts.live_version(conn, conversation_id)
-    return found if live_id in chain else _missing(conn, live_id, chain[-1]) | found
+    return found if live_id in chain else _missing(conn, _of(conn, live_id), chain[-1]) | found
 
 
 def heard_words(conn: Connection, conversation_id: str, segment_id: str) -> tuple[Word, ...]:
@@ -137,17 +138,16 @@ def _of(conn: Connection, version_id: str) -> dict[str, Heard]:
     return {row[0]: _heard(row[1], row[2]) for row in rows}
 
 
-def _missing(conn: Connection, from_id: str, version_id: str) -> dict[str, Heard]:
-    """Return what one version has of segments that another shows without having words of its own for them."""
+def _missing(conn: Connection, known: Mapping[str, Heard], version_id: str) -> dict[str, Heard]:
+    """Return what is known of segments that a version shows without having words of its own for them."""
     rows = conn.execute(
         "SELECT DISTINCT segment_id FROM utterances WHERE version_n = ?", (transcripts.number(conn, version_id),)
     )
     there = {row[0] for row in rows}
-    upload = uploads.of_version(conn, version_id)
-    if upload is not None:  # it shows nothing of the time that the recording speaks for
-        beside = {one.segment_id for one in uploads.beside(conn, upload)} - there
-        return {segment_id: row for segment_id, row in _of(conn, from_id).items() if segment_id in beside}
-    return {segment_id: row for segment_id, row in _of(conn, from_id).items() if segment_id not in there}
+    if uploads.of_version(conn, version_id) is not None:  # it shows nothing of the time that the recording speaks for
+        beside = uploads.beside(conn, version_id).keys() - there
+        return {segment_id: row for segment_id, row in known.items() if segment_id in beside}
+    return {segment_id: row for segment_id, row in known.items() if segment_id not in there}
 
 
 def _heard(words: bytes, changes: bytes) -> Heard:

@@ -28,7 +28,8 @@ class VersionRow(msgspec.Struct, frozen=True):
     created_us: int
     active: bool
     base_id: str | None = None
-    """The version whose words it shows: of an edited one what was corrected; None where they were recognised for it."""
+    """The version whose words it shows: of an edited one what was corrected, of a recording that was sent in what is
+    shown outside its time; None where all were recognised for it."""
     unfinished: bool = False
     """Whether it is still being made; it cannot be activated yet."""
 
@@ -126,6 +127,13 @@ def lineage(conn: Connection, conversation_id: str, version_id: str | None = Non
             return found
         at = known[at].base_id
     return [*found, live_id]
+
+
+def uncorrected(conn: Connection, conversation_id: str) -> str:
+    """Return the version that is shown, or where corrections were put into it, the one that they were put into."""
+    chain = lineage(conn, conversation_id)
+    known = {row.id: row.kind for row in versions(conn, conversation_id)}
+    return next(one for one in chain if known[one] != "edited")
 
 
 def number(conn: Connection, version_id: str) -> int:

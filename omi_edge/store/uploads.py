@@ -6,6 +6,8 @@ removed. Deleting a conversation deletes its uploads, and each of these its sour
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
 
 from omi_edge.domain import Codec, Utterance
@@ -166,10 +168,76 @@ def spoken(conn: Connection, row: UploadRow) -> list[SegmentRow]:
     ]  # fmt: skip
 
 
-def beside(conn: Connection, row: UploadRow) -> list[Utterance]:
-    """Return what its conversation's own audio said before and after the time that it speaks for."""
-    live = transcripts.utterances(conn, row.conversation_id, transcripts.live_version(conn, row.conversation_id))
-    return [one for one in live if one.end_us <= row.covers_from_us or one.start_us >= row.covers_to_us]
+def beside(conn: Connection, version_id: str) -> dict[str, list[Utterance]]:
+    """Return what is shown with a recording's version before and after the time that it speaks for, by segment.
+
+    That is what its base says there, and what was heard live of segments that came later. A segment that reaches into
+    that time is left out whole.
+    """
+    row = of_version(conn, version_id)
+    if row is None:
+        return {}
+    live_id = transcripts.live_version(conn, row.conversation_id)
+    base_id = transcripts.version(conn, row.conversation_id, version_id).base_id or live_id
+    its_own = {one.segment.id for one in spoken(conn, row)}
+    shown = _by_segment(transcripts.utterances(conn, row.conversation_id, base_id))
+    found = {
+        segment_id: parts
+        for segment_id, parts in shown.items()
+        if segment_id not in its_own and not _within(parts, (row.covers_from_us, row.covers_to_us))
+    }
+    covered = [(one.covers_from_us, one.covers_to_us) for one in (row, *_below(conn, row.conversation_id, base_id))]
+    late = {
+        segment_id: parts
+        for segment_id, parts in _by_segment(transcripts.utterances(conn, row.conversation_id, live_id)).items()
+        if segment_id not in shown and not any(_within(parts, stretch) for stretch in covered)
+    }
+    return found | late
+
+
+def of_source(conn: Connection, conversation_id: str, source_id: str) -> UploadRow | None:
+    """Return the recording of a conversation whose audio is in a source; None for any other."""
+    row = conn.execute(
+        f"{_SELECT} WHERE u.conversation_n = ? AND s.id = ?",
+        (conversations.number(conn, conversation_id), source_id),
+    ).fetchone()
+    return None if row is None else UploadRow(*row)
+
+
+def said_in(conn: Connection, utterance_id: str) -> str | None:
+    """Return the source of the recording in which an utterance was said; None where it was the conversation's own."""
+    row = conn.execute(
+        "SELECT s.id FROM utterances t JOIN segments g ON g.id = t.segment_id JOIN sources s ON s.n = g.source_n"
+        " WHERE t.id = ? AND s.kind = ?",
+        (utterance_id, KIND),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _below(conn: Connection, conversation_id: str, base_id: str) -> list[UploadRow]:
+    """Return the recordings whose words a version shows, and those below them: each speaks for its own time."""
+    found: list[UploadRow] = []
+    at: str | None = base_id
+    while at is not None:
+        words_id = transcripts.lineage(conn, conversation_id, at)[-1]
+        upload = of_version(conn, words_id)
+        if upload is None:
+            break
+        found.append(upload)
+        at = transcripts.version(conn, conversation_id, words_id).base_id
+    return found
+
+
+def _by_segment(said: Iterable[Utterance]) -> dict[str, list[Utterance]]:
+    found: dict[str, list[Utterance]] = {}
+    for one in said:
+        found.setdefault(one.segment_id, []).append(one)
+    return found
+
+
+def _within(parts: Sequence[Utterance], covered: tuple[int, int]) -> bool:
+    """Say whether what was said in a segment reaches into a stretch of time."""
+    return max(one.end_us for one in parts) > covered[0] and parts[0].start_us < covered[1]
 
 
 def remove(conn: Connection, upload_id: str) -> None:

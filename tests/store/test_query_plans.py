@@ -231,7 +231,12 @@ def use_uploads(do: Exercise) -> None:
     do(uploads.begin_to_hear, row)
     do(uploads.heard, row, START_US + 1, START_US)
     do(uploads.spoken, row)
-    do(uploads.beside, row)
+    made = {"kind": "reprocessed", "engine": "e", "now_us": START_US, "utterances": (), "activate": False}
+    do(transcripts.new_version, CONVERSATIONS[1], id="ver_sent", upload_id=row.id, **made)
+    do(uploads.beside, "ver_sent")
+    do(uploads.spoken, row)
+    do(uploads.of_source, CONVERSATIONS[1], row.source_id)
+    do(uploads.said_in, "utt_none")
     do(uploads.get, row.id)
     do(uploads.of_version, "ver_none")
     do(uploads.remove, row.id)
