@@ -11,7 +11,7 @@ import msgspec
 from omi_edge.domain import Evidence, Memory, Task, Understanding
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
-from omi_edge.store import conversations, search
+from omi_edge.store import conversations, search, uploads
 from omi_edge.store.connection import Connection
 from omi_edge.store.filters import Clauses, Filters, Page, check_limit, encode_cursor
 from omi_edge.store.search import Document
@@ -41,7 +41,9 @@ class EvidenceRow(msgspec.Struct, frozen=True):
     start_us: int
     end_us: int
     offset_s: float
-    """Seconds from the start of the conversation."""
+    """Seconds from the start of the conversation; negative where a recording that was sent in began before."""
+    sent_in: str | None = None
+    """The source of the recording in which it was said; None for the conversation's own audio."""
 
 
 class TaskRow(msgspec.Struct, frozen=True):
@@ -247,9 +249,12 @@ def evidence_of(conn: Connection, thing_id: str) -> tuple[EvidenceRow, ...]:
         (thing_id,),
     )
     return tuple(
-        EvidenceRow(utterance_id, conversation_id, source_id, start_us, end_us, (start_us - started_us) / 1e6)
+        EvidenceRow(
+            utterance_id, conversation_id, source_id, start_us, end_us, (start_us - started_us) / 1e6,
+            uploads.said_in(conn, utterance_id),
+        )
         for utterance_id, conversation_id, source_id, start_us, end_us, started_us in rows
-    )
+    )  # fmt: skip
 
 
 def list_tasks(

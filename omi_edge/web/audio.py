@@ -15,9 +15,11 @@ from msgspec import Meta
 
 from omi_edge import ogg
 from omi_edge.domain import SAMPLE_RATE, Codec
-from omi_edge.errors import AudioError, BadInput
+from omi_edge.errors import AudioError, BadInput, NotFound
 from omi_edge.opus import Decoder
-from omi_edge.store import conversations
+from omi_edge.store import conversations, sources, uploads
+from omi_edge.store.connection import Connection
+from omi_edge.store.conversations import ConversationRow
 from omi_edge.store.database import Database
 from omi_edge.web import ranges, timeline
 from omi_edge.web.route import Call, Route, Stream
@@ -39,20 +41,27 @@ class AudioQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     format: Literal["ogg", "wav"] = "ogg"
     silence: Literal["keep", "drop"] = "drop"
     """drop: what was heard, without the pauses that were not kept. keep: in true time, silence put in."""
-    start: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] = msgspec.field(name="from", default=0.0)
-    """Seconds from the start of the conversation, pauses included."""
-    end: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] | None = msgspec.field(name="to", default=None)
+    start: Annotated[float, Meta(ge=-MAX_SECONDS, le=MAX_SECONDS)] | None = msgspec.field(name="from", default=None)
+    """Seconds from the start of the conversation, pauses included; negative only in a recording that began before."""
+    end: Annotated[float, Meta(ge=-MAX_SECONDS, le=MAX_SECONDS)] | None = msgspec.field(name="to", default=None)
+    source: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """Which recording of it: its own source, as when absent, or that of one that was sent in for it."""
 
 
 async def played(call: Call[AudioQuery, None]) -> Stream:
     """Play a conversation or a part of it."""
     query, db = call.query, call.controls.db
-    row = await call.read(lambda conn: conversations.get(conn, call.id))
-    from_us = row.started_us + round(query.start * 1e6)
-    to_us = row.ended_us if query.end is None else min(row.ended_us, row.started_us + round(query.end * 1e6))
+    row, source_id, first_us, last_us = await call.read(lambda conn: _recorded(conn, call.id, query.source))
+    from_us = first_us if query.start is None else row.started_us + round(query.start * 1e6)
+    to_us = last_us if query.end is None else min(last_us, row.started_us + round(query.end * 1e6))
+    own = source_id == row.source_id
+    for name, given in (("from", query.start), ("to", query.end)):
+        if own and given is not None and given < 0:
+            raise BadInput(f"{name} must not lie before the conversation.", name)
+    from_us = max(from_us, first_us)  # offsets are to the millisecond, and a recording's beginning is not
     if from_us >= to_us:
-        raise BadInput("from must lie before to, and inside the conversation.", "from")
-    plan = await timeline.plan(db, row.source_id, from_us, to_us, keep_silence=query.silence == "keep")
+        raise BadInput(f"from must lie before to, and inside the {'conversation' if own else 'recording'}.", "from")
+    plan = await timeline.plan(db, source_id, from_us, to_us, keep_silence=query.silence == "keep")
     form = OggForm(plan) if query.format == "ogg" else WavForm(plan)
     total = await asyncio.to_thread(form.length)
     etag = plan.tag(query.format)
@@ -66,6 +75,18 @@ async def played(call: Call[AudioQuery, None]) -> Stream:
     }
     pieces = form.pieces(db, part.first, part.last)
     return Stream(pieces, form.media, (row.id,), status=200 if part.whole else 206, headers=headers, length=part.length)
+
+
+def _recorded(conn: Connection, conversation_id: str, source_id: str | None) -> tuple[ConversationRow, str, int, int]:
+    """Return a conversation, the source that is meant, and from when to when that recorded it. Raises NotFound."""
+    row = conversations.get(conn, conversation_id)
+    if source_id is None or source_id == row.source_id:
+        return row, row.source_id, row.started_us, row.ended_us
+    upload = uploads.of_source(conn, conversation_id, source_id)
+    if upload is None:
+        raise NotFound("the conversation has no such source.")
+    heard_us = sources.get(conn, source_id).heard_until_us
+    return row, source_id, upload.start_us, upload.start_us if heard_us is None else heard_us
 
 
 class OggForm:

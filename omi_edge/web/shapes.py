@@ -160,7 +160,7 @@ def utterance(row: domain.Utterance, from_us: int) -> wire.Utterance:
 
 def span(row: EvidenceRow) -> wire.Span:
     """Return the seconds of audio that prove something."""
-    return _span(row.conversation_id, row.utterance_id, row.start_us, row.end_us, row.offset_s)
+    return _span(row.conversation_id, row.utterance_id, row.start_us, row.end_us, row.offset_s, row.sent_in)
 
 
 def task(row: TaskRow) -> wire.TaskItem:
@@ -210,12 +210,14 @@ def memory(row: MemoryRow) -> wire.MemoryItem:
 def hit(conn: Connection, row: Hit) -> wire.Hit:
     """Return something found."""
     source = None
-    if row.source_id is not None:
-        found = sources.get(conn, row.source_id)
+    sent_in = uploads.said_in(conn, row.ref_id) if row.kind == "utterance" else None
+    source_id = sent_in or row.source_id
+    if source_id is not None:
+        found = sources.get(conn, source_id)
         source = wire.SourceRef(found.id, found.name, found.kind, found.device_id, found.client_id)
     proof = None
     if row.kind == "utterance" and row.conversation_id is not None and row.offset_s is not None:
-        proof = _span(row.conversation_id, row.ref_id, row.start_us, row.end_us, row.offset_s)
+        proof = _span(row.conversation_id, row.ref_id, row.start_us, row.end_us, row.offset_s, sent_in)
     elif evidence := memories.evidence_of(conn, row.ref_id):
         proof = span(evidence[0])
     return wire.Hit(
@@ -400,10 +402,18 @@ def _codec(number: int) -> str:
         return f"unknown ({number})"
 
 
-def _span(conversation_id: str, utterance_id: str, start_us: int, end_us: int, offset_s: float) -> wire.Span:
-    """Offsets in the path are of the conversation's timeline, to the millisecond like every time of the API."""
+def _span(
+    conversation_id: str, utterance_id: str, start_us: int, end_us: int, offset_s: float, sent_in: str | None
+) -> wire.Span:
+    """Offsets in the path are of the conversation's timeline, to the millisecond like every time of the API.
+
+    What was said in a recording that was sent in is played of that (``sent_in``): it may reach beyond both ends.
+    """
     upto = offset_s + (end_us - start_us) / 1e6
-    query = urlencode({"from": f"{max(0.0, offset_s):.3f}", "to": f"{max(0.0, upto):.3f}"})
+    if sent_in is None:
+        query = urlencode({"from": f"{max(0.0, offset_s):.3f}", "to": f"{max(0.0, upto):.3f}"})
+    else:
+        query = urlencode({"source": sent_in, "from": f"{offset_s:.3f}", "to": f"{upto:.3f}"})
     return wire.Span(
         conversation_id=conversation_id,
         utterance_id=utterance_id,

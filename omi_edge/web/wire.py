@@ -146,7 +146,8 @@ class TranscriptVersion(msgspec.Struct, frozen=True):
     created: str
     active: bool
     base_id: str | None = None
-    """The version whose words it shows: of an edited one what was corrected."""
+    """The version whose words it shows: of an edited one what was corrected, of a recording that was sent in what is
+    shown outside its time."""
     unfinished: bool = False
     """Whether it is still being made."""
 

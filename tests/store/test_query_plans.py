@@ -234,6 +234,7 @@ def use_uploads(do: Exercise) -> None:
     made = {"kind": "reprocessed", "engine": "e", "now_us": START_US, "utterances": (), "activate": False}
     do(transcripts.new_version, CONVERSATIONS[1], id="ver_sent", upload_id=row.id, **made)
     do(uploads.beside, "ver_sent")
+    do(transcripts.uncorrected, CONVERSATIONS[1])
     do(uploads.spoken, row)
     do(uploads.of_source, CONVERSATIONS[1], row.source_id)
     do(uploads.said_in, "utt_none")
