@@ -18,12 +18,13 @@ from omi_edge.errors import AudioError
 from omi_edge.opus import Encoder
 from omi_edge.pipeline.engines import Engines
 from omi_edge.pipeline.hearing import ChunkReady, Heard, Hearing
-from omi_edge.store import audio, segments, sources, uploads
+from omi_edge.store import audio, conversations, segments, sources, uploads
 from omi_edge.store.connection import Connection
 from omi_edge.store.database import Database
 from omi_edge.store.uploads import UploadRow
 
 CURE = "Send it again, whole, as WAV, FLAC, MP3, M4A or Ogg."
+START = "Send it again with the time at which it began, or without any."
 FRAME_BYTES = uploads.CODEC.frame_us * SAMPLE_RATE // 1_000_000 * 2
 
 
@@ -37,16 +38,20 @@ async def hear(
 ) -> bool:
     """Bring an upload's audio into its source; what an attempt before left there is thrown away. False once not wanted.
 
-    Raises AudioError, with the cure, for one that cannot be read to its end or in which nobody speaks.
+    Raises AudioError, with the cure, for one that cannot be read to its end, in which nobody speaks, or which lies
+    outside of its conversation.
     """
 
     async def read(offset: int, size: int) -> bytes:
         return await db.read(lambda conn: uploads.read(conn, upload, offset, size))
 
     def begin(conn: Connection) -> bool:
-        if wanted(conn):
-            uploads.begin_to_hear(conn, upload)
-        return wanted(conn)
+        if not wanted(conn):
+            return False
+        if upload.start_us >= conversations.get(conn, upload.conversation_id).ended_us:
+            raise AudioError(f"the recording begins after the conversation's end. {START}")
+        uploads.begin_to_hear(conn, upload)
+        return True
 
     if not await db.write(begin):
         return False
@@ -68,6 +73,8 @@ async def hear(
     def end(conn: Connection) -> bool:
         if not wanted(conn):
             return False
+        if taken.end_us <= conversations.get(conn, upload.conversation_id).started_us:
+            raise AudioError(f"the recording ends before the conversation begins. {START}")
         if not uploads.spoken(conn, upload):
             raise AudioError("nobody speaks in the recording. Check that it is the right one.")
         uploads.heard(conn, upload, taken.end_us, clock.utc_us())

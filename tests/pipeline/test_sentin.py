@@ -155,6 +155,34 @@ async def test_silence_and_words_that_nobody_makes_out_do_not_empty_a_transcript
     assert await rows(workshop, "segments") == 3
 
 
+@pytest.mark.parametrize(
+    ("start_s", "why"), [(-3600, "ends before the conversation begins."), (11, "begins after the conversation's end.")]
+)
+async def test_one_of_another_time_leaves_the_transcript(
+    workshop: Workshop, pcm: bytes, start_s: int, why: str  # noqa: F811
+) -> None:  # fmt: skip
+    conversation_id = await spoken(workshop)
+    workshop.engines.hears = lambda _: "uno due"
+    batch_id, _ = await send(workshop, conversation_id, pcm, start_us=START_US + start_s * SECOND)
+    await workshop.clock.advance(5)
+    row = await state(workshop, batch_id)
+    assert (row.state, row.upload_id) == ("failed", None)
+    assert row.cause == f"the recording {why} Send it again with the time at which it began, or without any."
+    assert await texts(workshop, conversation_id) == ["one two three"] * 3
+    assert await kinds(workshop, conversation_id) == ["live", "final"]
+    assert (await own_sources(workshop), await rows(workshop, "uploads")) == (["pendant"], 0)
+    (notice,) = await workshop.db.read(notices.active)
+    assert why in notice.message
+    # one that reaches into it is taken
+    batch_id, _ = await send(workshop, conversation_id, pcm, start_us=START_US - 2 * SECOND)
+    await workshop.clock.advance(5)
+    assert (await state(workshop, batch_id)).state == "done"
+    (sent,) = [one for one in await workshop.db.read(sources.list_all) if one.kind == "upload"]
+    said = await workshop.utterances(conversation_id)
+    assert sent.heard_until_us is not None
+    assert sent.heard_until_us >= max(one.end_us for one in said if one.text == "uno due")
+
+
 @pytest.mark.parametrize("stage", ["decode", "recognize"])
 async def test_what_failed_for_another_reason_is_kept_and_tried_again(
     workshop: Workshop, pcm: bytes, stage: str  # noqa: F811

@@ -28,15 +28,15 @@ async def send_in(site: Site) -> str:
         row = uploads.begin(conn, CONVERSATION, name="talk", start_us=start_us, client_id=None, now_us=START_US)
         frames = round((END_S - BEGIN_S) * 50)
         packets = (silence_packet(uploads.CODEC),) * 100
-        for at in range(0, frames, len(packets)):
-            some = packets[: frames - at]
-            audio.put(conn, AudioChunk(row.source_id, start_us + at * 20_000, uploads.CODEC, some))
+        for first in range(0, frames, len(packets)):
+            some = packets[: frames - first]
+            audio.put(conn, AudioChunk(row.source_id, start_us + first * 20_000, uploads.CODEC, some))
         end_us = start_us + frames * 20_000
         sources.advance(conn, row.source_id, heard_until_us=end_us, dropped_bytes=0, dropped_us=0)
         uploads.heard(conn, row, end_us, START_US)
         said = []
-        for at, (first, last) in {"early": (BEGIN_S, -0.5), "last": (37.0, 39.0)}.items():
-            times = BEGAN_US + round(first * 1e6), BEGAN_US + round(last * 1e6)
+        for at, (from_s, to_s) in {"early": (BEGIN_S, -0.5), "last": (37.0, 39.0)}.items():
+            times = BEGAN_US + round(from_s * 1e6), BEGAN_US + round(to_s * 1e6)
             segments.put(conn, SpeechSegment(f"seg_{at}", row.source_id, *times, 1))
             segments.settle(conn, f"seg_{at}", outcome=Outcome.TEXT, reason=None, engine="t", conversation_id=None)
             said.append(
