@@ -16,6 +16,7 @@ from omi_edge.pipeline.spine import Spine
 from omi_edge.store import audio, ledger, notices, reprocessing, search, sources, uploads
 from omi_edge.store.connection import Connection
 from omi_edge.store.vectors import VectorIndex
+from omi_edge.web import shapes
 from tests.helpers import START_US
 from tests.pipeline.test_reprocess import Halting, kinds, spoken, state, texts
 from tests.pipeline.test_spine import SOURCE, Workshop, workshop  # noqa: F401 the fixture
@@ -84,7 +85,12 @@ async def test_what_is_sent_in_becomes_the_version_that_is_shown(workshop: Works
     # everything that is built on it is made anew
     assert row_now.title == "2 said"
     found = await workshop.db.read(lambda conn: search.search(conn, None, "tre", None))
-    assert len([hit for hit in found if hit.kind == "utterance"]) == 2
+    hits = [hit for hit in found if hit.kind == "utterance"]
+    assert len(hits) == 2
+    for hit in hits:  # and is proven by the recording
+        span = (await workshop.db.read(lambda conn, one=hit: shapes.hit(conn, one))).span  # type: ignore[misc]
+        assert span is not None
+        assert f"?source={upload.source_id}&" in span.audio
 
 
 async def test_late_audio_joins_it_outside_the_time_that_it_speaks_for(workshop: Workshop, pcm: bytes) -> None:  # noqa: F811
