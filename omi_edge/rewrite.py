@@ -19,7 +19,9 @@ import msgspec
 
 from omi_edge.domain import Word
 from omi_edge.errors import BadInput
-from omi_edge.wording import Piece, held, plain_word, spread
+from omi_edge.stretches import held
+from omi_edge.validation import CONTROLS, has_controls
+from omi_edge.wording import Piece, plain_word, spread
 
 PLAIN, REGEX = "plain", "regex"
 LONGEST = 500
@@ -70,6 +72,9 @@ def check(kind: str, pattern: str, replacement: str) -> None:
         raise BadInput(f"a rule is {PLAIN} or {REGEX}.", "kind")
     if not pattern.strip() or len(pattern) > LONGEST or len(replacement) > LONGEST:
         raise BadInput(f"a rule needs a pattern, and neither it nor the replacement has over {LONGEST} characters.")
+    for name, text in (("pattern", pattern), ("replacement", replacement)):
+        if has_controls(text):
+            raise BadInput(f"the {name} has a control character in it; {CONTROLS}", name)
     if kind == PLAIN:
         if not all(any(sign.isalnum() for sign in word) for word in pattern.split()):
             raise BadInput("each word of a plain rule needs a letter or a digit.", "pattern")
@@ -85,8 +90,8 @@ def check(kind: str, pattern: str, replacement: str) -> None:
 def apply(rules: Sequence[Rule], words: Sequence[Word], corrections: Sequence[Piece] = ()) -> Rewritten:
     """Apply each rule once, in order, to the words of one segment; a rule sees what those before it made.
 
-    What takes the place of words shares their span by letters and has their mean confidence. Words that one of the
-    ``corrections`` put right, or will put right here, are left alone. So is everything by a rule that would leave
+    What takes the place of words shares their span by letters and has their mean confidence. Words of a stretch that
+    one of the ``corrections`` put right, or will put right here, are left alone. So is everything by a rule that would leave
     nothing of the text, or more than a text may grow to.
     """
     now, changes = list(words), list[Change]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import msgspec
 
@@ -14,7 +15,9 @@ _WORDS = {
     r"^\w+ > ": "more than ",
     r"^\w+ < ": "less than ",
     r"^str of length >= 1$": "a text that is not empty",
-    r"^str of length ": "a text of length ",
+    r"^str of length <= (\d+)": r"a text of at most \1 characters",
+    r"^str of length >= (\d+)": r"a text of at least \1 characters",
+    r"^str of length (\d+)": r"a text of \1 characters",
     r"^str matching regex .*$": "of another form",
     r", got ": ", not ",
     r"\bint\b": "a whole number",
@@ -24,6 +27,15 @@ _WORDS = {
     r"\barray\b": "a list",
     r"\bobject\b": "a table",
 }
+
+
+CONTROLS = "leave out line breaks, tabs and what cannot be seen."
+"""Cure of a text that ``has_controls``."""
+
+
+def has_controls(text: str) -> bool:
+    """Say whether a text has control characters (Unicode category Cc: line breaks, tabs, escapes)."""
+    return any(unicodedata.category(sign) == "Cc" for sign in text)
 
 
 def explained(error: msgspec.ValidationError) -> tuple[str | None, str]:

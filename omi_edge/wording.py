@@ -26,6 +26,13 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
     """Middle of the utterance; tells which one where there were no words."""
     before: tuple[Word, ...]
     after: tuple[Word, ...]
+    parts: tuple[Piece, ...] | None = None
+    """Of a stretch that a person put right: what differs in it. None where this is all that is known of it."""
+
+    @property
+    def differences(self) -> tuple[Piece, ...]:
+        """What differs, piece by piece."""
+        return (self,) if self.parts is None else self.parts
 
     def turned(self) -> Piece:
         """Return what undoes it."""
@@ -150,35 +157,20 @@ def place(utterances: list[Utterance], piece: Piece) -> bool:
         utterances[nearest] = with_words(utterances[nearest], piece.after)
         return True
     flat = sorted(((n, word) for n in own for word in utterances[n].words), key=lambda one: one[1].start_us)
-    first = _find([word for _, word in flat], piece.before)
+    first = find([word for _, word in flat], piece.before)
     if first is None:
         return False
     old = flat[first : first + len(piece.before)]
     owners = sorted({n for n, _ in old})
     rest = [*flat[:first], *flat[first + len(old) :]]
-    for word in _moved(piece, [word for _, word in old]):
+    for word in moved(piece, [word for _, word in old]):
         middle_us = (word.start_us + word.end_us) // 2
-        owner = min(owners, key=lambda n: _distance(utterances[n], middle_us))
+        owner = min(owners, key=lambda n: distance(utterances[n], middle_us))
         rest.append((owner, word))
     for n in owners:
         words = sorted((word for owner, word in rest if owner == n), key=lambda word: word.start_us)
         utterances[n] = with_words(utterances[n], words)
     return True
-
-
-def held(words: Sequence[Word], parts: Sequence[Piece]) -> set[int]:
-    """Return which words of a segment ``parts``, put in one after the other, put right: they are a person's."""
-    flat = [(word, {n}) for n, word in enumerate(words)]
-    found: set[int] = set()
-    for part in parts:
-        first = _find([word for word, _ in flat], part.before) if part.before else None
-        if first is not None:
-            old = flat[first : first + len(part.before)]
-            own = set[int]().union(*(origins for _, origins in old))
-            found |= own
-            new = [(word, own) for word in _moved(part, [word for word, _ in old])]
-            flat[first : first + len(old)] = new
-    return found
 
 
 def compare(before: Sequence[Utterance], after: Sequence[Utterance]) -> list[Mark]:
@@ -202,6 +194,41 @@ def plain_word(text: str) -> str:
     return folded[kept[0] : kept[-1] + 1] if kept else folded
 
 
+def find(words: Sequence[Word], wanted: Sequence[Word], *, plain: bool = True) -> int | None:
+    """Return where ``wanted`` begins in ``words``, the nearest in time; None when it does not.
+
+    When not ``plain``, case and signs at the ends of words count as well.
+    """
+    sought = [plain_word(word.text) if plain else word.text for word in wanted]
+    there = [plain_word(word.text) if plain else word.text for word in words]
+    best: tuple[int, int] | None = None
+    for first in range(len(there) - len(sought) + 1):
+        apart_us = abs(words[first].start_us - wanted[0].start_us)
+        if (
+            apart_us <= NEAR_US
+            and (best is None or apart_us < best[0])
+            and there[first : first + len(sought)] == sought
+        ):
+            best = apart_us, first
+    return None if best is None else best[1]
+
+
+def moved(piece: Piece, old: Sequence[Word]) -> list[Word]:
+    """Return the new words with their times carried from where they were typed to where the old words lie here."""
+    from_us, length_us = piece.before[0].start_us, max(1, piece.before[-1].end_us - piece.before[0].start_us)
+    to_us, room_us = old[0].start_us, old[-1].end_us - old[0].start_us
+
+    def at(at_us: int) -> int:
+        return to_us + (at_us - from_us) * room_us // length_us
+
+    return [msgspec.structs.replace(w, start_us=at(w.start_us), end_us=at(w.end_us)) for w in piece.after]
+
+
+def distance(utterance: Utterance, at_us: int) -> int:
+    """Return how far a moment lies outside of an utterance, in µs."""
+    return max(utterance.start_us - at_us, at_us - utterance.end_us, 0)
+
+
 def _by_segment(utterances: Sequence[Utterance]) -> dict[str, list[Word]]:
     found: dict[str, list[Word]] = {}
     for one in utterances:
@@ -219,36 +246,5 @@ def _changes(old: Sequence[Word], new: Sequence[Word]) -> list[tuple[str, Sequen
     return found
 
 
-def _find(words: Sequence[Word], wanted: Sequence[Word]) -> int | None:
-    """Return where ``wanted`` begins in ``words``, the nearest in time; None when it does not."""
-    sought = [plain_word(word.text) for word in wanted]
-    there = [plain_word(word.text) for word in words]
-    best: tuple[int, int] | None = None
-    for first in range(len(there) - len(sought) + 1):
-        apart_us = abs(words[first].start_us - wanted[0].start_us)
-        if (
-            apart_us <= NEAR_US
-            and (best is None or apart_us < best[0])
-            and there[first : first + len(sought)] == sought
-        ):
-            best = apart_us, first
-    return None if best is None else best[1]
-
-
-def _moved(piece: Piece, old: Sequence[Word]) -> list[Word]:
-    """Return the new words with their times carried from where they were typed to where the old words lie here."""
-    from_us, length_us = piece.before[0].start_us, max(1, piece.before[-1].end_us - piece.before[0].start_us)
-    to_us, room_us = old[0].start_us, old[-1].end_us - old[0].start_us
-
-    def moved(at_us: int) -> int:
-        return to_us + (at_us - from_us) * room_us // length_us
-
-    return [msgspec.structs.replace(w, start_us=moved(w.start_us), end_us=moved(w.end_us)) for w in piece.after]
-
-
 def _middle(utterance: Utterance) -> int:
     return (utterance.start_us + utterance.end_us) // 2
-
-
-def _distance(utterance: Utterance, at_us: int) -> int:
-    return max(utterance.start_us - at_us, at_us - utterance.end_us, 0)

@@ -34,6 +34,7 @@ LEVELS = {
     "ogg": 1,
     "models": 1,
     "wording": 1,
+    "stretches": 1,
     "wyoming": 1,
     "rewrite": 1,
     "capture": 2,

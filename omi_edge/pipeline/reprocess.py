@@ -287,8 +287,8 @@ def note_unplaced(conn: Connection, conversation_id: str, count: int, now_us: in
         return None
     return notices.raise_notice(
         conn, code="correction-unplaced", severity=Severity.WARNING, subject_ids=(conversation_id,), now_us=now_us,
-        message=f"{count} correction(s) of a conversation found no place in its new transcript: the words that they "
-        "put right are not in it. They are kept; `omi-edge corrections list CONVERSATION` shows them.",
+        message=f"{count} correction(s) of a conversation found no place in its new transcript: the audio that they "
+        f"are about is not in it. They are kept; `omi-edge corrections list {conversation_id}` shows them.",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A correction belongs to a conversation, not to a version. The first makes an edited version beside the one that is
 shown, so that the original stays; those after it change the edited one. A version made later takes over the corrections
-whose words it still has; of the others it is written down that they found no place.
+of the segments that it has, whatever was heard there; of the others it is written down that they found no place.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from omi_edge.errors import BadInput, NotFound
 from omi_edge.ids import new_id
 from omi_edge.store import conversations, search, transcripts
 from omi_edge.store.connection import Connection
+from omi_edge.stretches import BY_WORDS, LOST, settle, span
 from omi_edge.wording import Piece, pieces, place, reword, spread, with_words
 
 _SELECT = (
     "SELECT k.id, c.id, k.at_us, k.before_text, k.after_text, k.actor, k.created_us, k.undone_us, k.undone_by,"
-    " (SELECT p.found FROM correction_places p JOIN transcript_versions v ON v.n = p.version_n"
+    " (SELECT p.found > 0 FROM correction_places p JOIN transcript_versions v ON v.n = p.version_n"
     " WHERE p.correction_n = k.n AND v.id = c.version_id), k.n"
     " FROM corrections k JOIN conversations c ON c.n = k.conversation_n"
 )
@@ -50,7 +51,7 @@ class CorrectionRow(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> str:
-        """shown, unplaced (its words were not found in the active version), hidden, or undone."""
+        """shown, unplaced (the active version lacks what it is about), hidden, or undone."""
         if self.undone_us is not None:
             return "undone"
         return {True: "shown", False: "unplaced", None: "hidden"}[self.found]
@@ -81,6 +82,13 @@ class Change(msgspec.Struct, frozen=True):
 
 def planned(conn: Connection, conversation_id: str, target: Target, text: str) -> list[tuple[Utterance, Utterance]]:
     """Return which utterances of the active version would change, each before and after. Raises BadInput, NotFound."""
+    return [(old, new) for old, new, _ in _planned(conn, conversation_id, target, text) if new is not old]
+
+
+def _planned(
+    conn: Connection, conversation_id: str, target: Target, text: str
+) -> list[tuple[Utterance, Utterance, Piece]]:
+    """Return each utterance that is meant, what becomes of it (itself where nothing does), and the stretch of it."""
     chosen = _chosen(conn, conversation_id, target)
     texts = text.split()
     if sum(last - first for _, first, last in chosen) > MOST_WORDS or len(texts) > 2 * MOST_WORDS:
@@ -92,17 +100,20 @@ def planned(conn: Connection, conversation_id: str, target: Target, text: str) -
     found = []
     for (one, first, last), words in zip(chosen, lines, strict=True):
         new = with_words(one, (*one.words[:first], *words, *one.words[last:]))
-        if new.words != one.words:
-            found.append((one, new))
-    if not found:
+        new = one if new.words == one.words else new
+        parts = () if new is one else tuple(pieces(one, new.words))
+        at_us = (one.start_us + one.end_us) // 2
+        found.append((one, new, Piece(one.segment_id, at_us, one.words[first:last], tuple(words), parts)))
+    if all(new is one for one, new, _ in found):
         raise BadInput("that is what it says already; nothing was changed.", "text")
     return found
 
 
 def add(conn: Connection, conversation_id: str, target: Target, text: str, *, actor: str, now_us: int) -> Change:
     """Put something right. Raises NotFound, and BadInput for what names no words or changes nothing."""
-    changed = planned(conn, conversation_id, target, text)
-    parts = [part for old, new in changed for part in pieces(old, new.words)]
+    meant = _planned(conn, conversation_id, target, text)
+    changed = [(old, new) for old, new, _ in meant if new is not old]
+    parts = [part for _, _, part in meant if part.before or part.after]
     correction_id = new_id("cor", now_us)
     conn.execute(
         "INSERT INTO corrections (id, conversation_n, at_us, before_text, after_text, pieces, actor, created_us)"
@@ -115,7 +126,7 @@ def add(conn: Connection, conversation_id: str, target: Target, text: str, *, ac
     )  # fmt: skip
     ids = _editable(conn, conversation_id, now_us)
     stored = [msgspec.structs.replace(new, id=ids.get(new.id, new.id)) for _, new in changed]
-    _note_place(conn, _active(conn, conversation_id), correction_id, found=True)
+    _note_place(conn, _active(conn, conversation_id), correction_id, BY_WORDS)
     return _stored(conn, correction_id, conversation_id, stored)
 
 
@@ -127,8 +138,8 @@ def undo(conn: Connection, correction_id: str, *, actor: str, now_us: int) -> Ch
     stored: list[Utterance] = []
     if row.found:
         before = transcripts.utterances(conn, row.conversation_id)
-        after = list(before)
-        if not all(place(after, part.turned()) for part in reversed(_pieces(conn, correction_id))):
+        after = _without(conn, row, before)
+        if after is None:
             raise BadInput(_in_the_way(conn, row))
         stored = [new for old, new in zip(before, after, strict=True) if new != old]
     conn.execute("UPDATE corrections SET undone_us = ?, undone_by = ? WHERE id = ?", (now_us, actor, correction_id))
@@ -168,7 +179,7 @@ def carry(
 ) -> tuple[str, int]:  # fmt: skip
     """Take the corrections of one version over to a newly made one, ``base_id`` with ``utterances``.
 
-    Returns the version to be shown, which is an edited one where there are corrections, and how many found no place.
+    Returns the version to be shown, which is an edited one where a correction is in it, and how many found no place.
     Nothing is taken over from a version without corrections: the owner chose to see none.
     """
     rows = conn.execute(
@@ -183,19 +194,21 @@ def carry(
     corrected = list(utterances)
     found = {}
     for (correction_id,) in rows:
-        tried = list(corrected)
-        found[correction_id] = all(place(tried, part) for part in _pieces(conn, correction_id))
-        if found[correction_id]:
-            corrected = tried
-    version_id = new_id("ver", now_us)
-    transcripts.new_version(
-        conn, conversation_id, id=version_id, kind="edited", engine="", now_us=now_us, base_id=base_id,
-        utterances=[msgspec.structs.replace(one, id=new_id("utt", one.start_us)) for one in corrected],
-        activate=activate,
-    )  # fmt: skip
-    for correction_id, placed in found.items():
-        _note_place(conn, version_id, correction_id, found=placed)
-    return version_id, sum(not placed for placed in found.values())
+        found[correction_id] = settle(corrected, _pieces(conn, correction_id))
+    lost = sum(way == LOST for way in found.values())
+    version_id = base_id
+    if lost < len(found):
+        version_id = new_id("ver", now_us)
+        transcripts.new_version(
+            conn, conversation_id, id=version_id, kind="edited", engine="", now_us=now_us, base_id=base_id,
+            utterances=[msgspec.structs.replace(one, id=new_id("utt", one.start_us)) for one in corrected],
+            activate=activate,
+        )  # fmt: skip
+    elif activate:
+        transcripts.show(conn, conversation_id, base_id)
+    for correction_id, way in found.items():
+        _note_place(conn, version_id, correction_id, way)
+    return version_id, lost
 
 
 def _chosen(conn: Connection, conversation_id: str, target: Target) -> list[tuple[Utterance, int, int]]:
@@ -265,6 +278,11 @@ def _editable(conn: Connection, conversation_id: str, now_us: int) -> dict[str, 
         utterances=[msgspec.structs.replace(one, id=copies[one.id]) for one in said],
     )  # fmt: skip
     search.rename(conn, copies)
+    conn.execute(  # those that found no place stay to be tried again
+        "INSERT INTO correction_places (version_n, correction_n, found) SELECT ?, correction_n, found"
+        " FROM correction_places WHERE version_n = ?",
+        (transcripts.number(conn, _active(conn, conversation_id)), transcripts.number(conn, active.id)),
+    )
     return copies
 
 
@@ -286,17 +304,56 @@ def _active(conn: Connection, conversation_id: str) -> str:
     return found
 
 
-def _note_place(conn: Connection, version_id: str, correction_id: str, *, found: bool) -> None:
+def _note_place(conn: Connection, version_id: str, correction_id: str, way: int) -> None:
     conn.execute(
         "INSERT INTO correction_places (version_n, correction_n, found)"
         " SELECT v.n, k.n, ? FROM transcript_versions v, corrections k WHERE v.id = ? AND k.id = ?",
-        (found, version_id, correction_id),
+        (way, version_id, correction_id),
     )
 
 
 def _pieces(conn: Connection, correction_id: str) -> list[Piece]:
     row = conn.execute("SELECT pieces FROM corrections WHERE id = ?", (correction_id,)).fetchone()
     return msgspec.msgpack.decode(row[0], type=list[Piece])
+
+
+def _without(conn: Connection, row: CorrectionRow, said: Sequence[Utterance]) -> list[Utterance] | None:
+    """Return the shown utterances without a correction; None when a later one stands on it.
+
+    Where its old words had been found they come back. Else what was heard there does, with all other corrections.
+    """
+    version = transcripts.version(conn, row.conversation_id, _active(conn, row.conversation_id))
+    ways = conn.execute(
+        "SELECT k.id, p.found FROM corrections k JOIN correction_places p ON p.correction_n = k.n"
+        " JOIN transcript_versions v ON v.n = p.version_n"
+        " WHERE v.id = ? AND p.found > 0 AND k.undone_us IS NULL ORDER BY k.n",
+        (version.id,),
+    ).fetchall()
+    after = list(said)
+    parts = _pieces(conn, row.id)
+    if dict(ways)[row.id] == BY_WORDS:
+        differences = [one for part in parts for one in part.differences]
+        return after if all(place(after, one.turned()) for one in reversed(differences)) else None
+    others = [(one, _pieces(conn, one)) for one, _ in ways if one != row.id]
+    behind = [one for one, _ in ways][[one for one, _ in ways].index(row.id) + 1 :]
+    if any(_overlap(part, other) for one, its in others if one in behind for other in its for part in parts):
+        return None
+    heard = transcripts.utterances(conn, row.conversation_id, version.base_id)
+    for _, its in others:
+        settle(heard, its)
+    for segment_id in {part.segment_id for part in parts}:
+        shown = [n for n, one in enumerate(after) if one.segment_id == segment_id]
+        made = [one for one in heard if one.segment_id == segment_id]
+        if len(shown) != len(made):
+            return None
+        for n, one in zip(shown, made, strict=True):
+            after[n] = with_words(after[n], one.words)
+    return after
+
+
+def _overlap(one: Piece, two: Piece) -> bool:
+    (start_us, end_us), (from_us, until_us) = span(one), span(two)
+    return one.segment_id == two.segment_id and start_us < until_us and from_us < end_us
 
 
 def _in_the_way(conn: Connection, row: CorrectionRow) -> str:

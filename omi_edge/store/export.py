@@ -169,7 +169,8 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
                 "before": [_word(word) for word in piece.before],
                 "after": [_word(word) for word in piece.after],
             }
-            for piece in msgspec.msgpack.decode(row["pieces"], type=list[Piece])
+            for stretch in msgspec.msgpack.decode(row["pieces"], type=list[Piece])
+            for piece in stretch.differences
         ]
     if "changes" in row:
         row["changes"] = [

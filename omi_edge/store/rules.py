@@ -17,6 +17,7 @@ from omi_edge.ids import new_id
 from omi_edge.rewrite import Change, Rewritten, Rule
 from omi_edge.store import corrections, transcripts, uploads
 from omi_edge.store.connection import Connection
+from omi_edge.wording import plain_word
 
 MOST = 500
 """Rules that are kept: each looks at each segment."""
@@ -39,12 +40,12 @@ class Heard(msgspec.Struct, frozen=True):
 
 def add(conn: Connection, kind: str, pattern: str, replacement: str, *, actor: str, now_us: int) -> RuleRow:
     """Add a rule behind the others; one that is there stays. Raises BadInput for what cannot be applied, too many."""
+    rewrite.check(kind, pattern, replacement)
     if kind == rewrite.PLAIN:
         pattern, replacement = " ".join(pattern.split()), " ".join(replacement.split())
-    rewrite.check(kind, pattern, replacement)
     rows = listed(conn)
     for row in rows:
-        if (row.rule.kind, row.rule.pattern) == (kind, pattern):
+        if row.rule.kind == kind and _sought(kind, row.rule.pattern) == _sought(kind, pattern):
             if row.rule.replacement == replacement:
                 return row
             raise BadInput(f"there is a rule for that already ({row.rule.id}); remove it first.", "pattern")
@@ -128,6 +129,11 @@ def heard_words(conn: Connection, conversation_id: str, segment_id: str) -> tupl
         if rows:
             return tuple(word for row in rows for word in msgspec.msgpack.decode(row[0], type=tuple[Word, ...]))
     return ()
+
+
+def _sought(kind: str, pattern: str) -> str:
+    """Return what tells two patterns apart: plain rules care neither for case nor for signs at the ends of words."""
+    return " ".join(map(plain_word, pattern.split())) if kind == rewrite.PLAIN else pattern
 
 
 def _of(conn: Connection, version_id: str) -> dict[str, Heard]:

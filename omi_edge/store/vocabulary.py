@@ -7,6 +7,7 @@ import msgspec
 from omi_edge.errors import BadInput, NotFound
 from omi_edge.rewrite import PLAIN
 from omi_edge.store.connection import Connection
+from omi_edge.validation import CONTROLS, has_controls
 from omi_edge.wording import Piece, plain_word
 
 MOST = 1000
@@ -37,11 +38,16 @@ class Suggestion(msgspec.Struct, frozen=True):
 
 
 def add(conn: Connection, text: str, *, actor: str, now_us: int) -> WordRow:
-    """Add a word or a name; one that is there stays as it is. Raises BadInput for none, too long a one, too many."""
+    """Add a word or a name; one that is there, in whatever case, stays as it is.
+
+    Raises BadInput for none, too long a one, one with control characters, too many.
+    """
+    if has_controls(text):
+        raise BadInput(f"a word of the vocabulary has no control characters; {CONTROLS}", "text")
     text = " ".join(text.split())
     if not text or len(text) > LONGEST or not any(sign.isalnum() for sign in text):
         raise BadInput(f"a word of the vocabulary has letters and at most {LONGEST} characters.", "text")
-    known = next((row for row in listed(conn) if row.text == text), None)
+    known = next((row for row in listed(conn) if row.text.casefold() == text.casefold()), None)
     if known is not None:
         return known
     if conn.execute("SELECT count(*) FROM vocabulary").fetchone()[0] >= MOST:
@@ -51,9 +57,12 @@ def add(conn: Connection, text: str, *, actor: str, now_us: int) -> WordRow:
 
 
 def remove(conn: Connection, text: str) -> None:
-    """Remove a word. Raises NotFound."""
-    if not conn.execute("DELETE FROM vocabulary WHERE text = ?", (" ".join(text.split()),)).rowcount:
+    """Remove a word, in whatever case it is there. Raises NotFound."""
+    meant = " ".join(text.split()).casefold()
+    same = [row.text for row in listed(conn) if row.text.casefold() == meant]
+    if not same:
         raise NotFound("the vocabulary has no such word; `omi-edge vocabulary` lists them.")
+    conn.executemany("DELETE FROM vocabulary WHERE text = ?", [(one,) for one in same])
 
 
 def listed(conn: Connection) -> list[WordRow]:
@@ -90,7 +99,8 @@ def suggestions(conn: Connection) -> list[Suggestion]:
         (NEWEST,),
     )
     for data, created_us in rows:
-        for piece in msgspec.msgpack.decode(data, type=list[Piece]):
+        stretches = msgspec.msgpack.decode(data, type=list[Piece])
+        for piece in (one for stretch in stretches for one in stretch.differences):
             before, after = (" ".join(word.text for word in side) for side in (piece.before, piece.after))
             key = plain_word(before), plain_word(after)
             fresh = created_us > since_us.get(key[1], -1)
