@@ -91,8 +91,8 @@ def apply(rules: Sequence[Rule], words: Sequence[Word], corrections: Sequence[Pi
     """Apply each rule once, in order, to the words of one segment; a rule sees what those before it made.
 
     What takes the place of words shares their span by letters and has their mean confidence. Words of a stretch that
-    one of the ``corrections`` put right, or will put right here, are left alone. So is everything by a rule that would leave
-    nothing of the text, or more than a text may grow to.
+    one of the ``corrections`` put right, or will put right here, are left alone. So is everything by a rule that would
+    leave nothing of the text, or more than a text may grow to.
     """
     now, changes = list(words), list[Change]()
     for rule in rules:

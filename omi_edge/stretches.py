@@ -1,7 +1,7 @@
 """Where a correction belongs in another version of a transcript. Pure.
 
-What a person put right is a stretch of a segment: the words that stood there, and those that are to stand there. Another
-recogniser, or a rule, may have made other words of it. The person's are the truth about that time all the same.
+What a person put right is a stretch of a segment: the words that stood there, and those that are to stand there.
+Another recogniser, or a rule, may have made other words of it. The person's are the truth about that time all the same.
 """
 
 from __future__ import annotations
@@ -132,8 +132,7 @@ def _reads(words: Sequence[Word], part: Piece) -> bool:
     """Say whether what the person wrote stands there, near its time, letter by letter."""
     if not part.after:
         return True
-    first = find(words, part.after, plain=False)
-    return first is not None
+    return find(words, part.after, plain=False) is not None
 
 
 def _by_time(words: Sequence[Word], part: Piece) -> tuple[list[int], int, list[Word]]:

@@ -49,6 +49,7 @@ def test_environment_values_take_the_type_of_the_default() -> None:
         ("[conversation]\nsilense = 3\n", "did you mean silence?"),
         ("[conversatoin]\nsilence = 3\n", "did you mean conversation?"),
         ("web = 3\n", "written as [web]"),
+        ("[listen]\nlanguage = 'German'\n", "listen.language must be a code of two or three letters like de"),
         ("[web]\nport = 99999\n", "web.port must be at most 65535;"),
         ("[conversation]\nsilence = 1\n", "conversation.silence"),
         ("[log]\nlevel = 'loud'\n", "log.level must be one of debug, info, warning, error;"),

@@ -15,6 +15,14 @@ LIST_LIMIT = 10_000
 LONGEST = 100
 _LANGUAGE = re.compile("([a-z]{2,3})?")
 """As listen.language: ISO 639."""
+LANGUAGES = frozenset(
+    (
+        "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu "
+        "hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt "
+        "ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh yue"
+    ).split()
+)
+"""Codes of the languages that Whisper knows: _LANGUAGE_CODES of faster-whisper 1.2 (tokenizer.py)."""
 _SELECT = "SELECT id, name, is_user, created_us, language FROM people"
 
 
@@ -100,7 +108,15 @@ def _check(conn: Connection, name: str) -> None:
 
 def _check_language(language: str) -> None:
     if not _LANGUAGE.fullmatch(language):
-        raise BadInput("a language is a code like en or de; leave it empty for the one of the settings.", "language")
+        raise BadInput(
+            "a language is a code of two or three letters like en or de; leave it empty for the one of the settings.",
+            "language",
+        )
+    if language and language not in LANGUAGES:
+        raise BadInput(
+            "Whisper knows no language of this code; take one that it knows, like en or de.",
+            "language",
+        )
 
 
 def _row(row: tuple[object, ...]) -> PersonRow:

@@ -217,7 +217,7 @@ class Correction(msgspec.Struct, frozen=True):
     by: str
     created: str
     state: str
-    """shown; unplaced: its words are not in the active version; hidden: that one was made without it; undone."""
+    """shown; unplaced: its audio is not in the active version; hidden: that one was made without it; undone."""
     undone: str | None
     undone_by: str | None
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Words = Annotated[str, Meta(max_length=20_000)]
-Language = Annotated[str, Meta(max_length=3)]
+Language = Annotated[str, Meta(max_length=200)]
 
 
 class RuleNew(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

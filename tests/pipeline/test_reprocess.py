@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -10,6 +11,7 @@ from omi_edge.config import Config
 from omi_edge.domain import ConversationState
 from omi_edge.engine import NO_HINTS, Hints, Recognition
 from omi_edge.errors import BadInput, EnginePermanent
+from omi_edge.pipeline.reprocess import note_unplaced
 from omi_edge.pipeline.spine import Spine
 from omi_edge.store import conversations, corrections, jobs, reprocessing, search, transcripts
 from omi_edge.store.connection import Connection
@@ -139,22 +141,36 @@ async def test_kept_only_it_changes_nothing_that_is_shown(workshop: Workshop) ->
     assert await kinds(workshop, conversation_id) == ["live", "final", "reprocessed"]
 
 
-async def test_corrections_whose_words_are_gone_are_told_and_kept(workshop: Workshop) -> None:  # noqa: F811
+async def test_corrections_win_over_whatever_is_heard_in_their_place(workshop: Workshop) -> None:  # noqa: F811
     conversation_id = await spoken(workshop)
-    lost = await correct(workshop, conversation_id, 0, 2, "zwei")
-    kept = await correct(workshop, conversation_id, 1, 3, "drei")
+    ids = [
+        await correct(workshop, conversation_id, 0, 2, "zwei"),
+        await correct(workshop, conversation_id, 1, 3, "drei"),
+    ]
     answers = iter(["one too three", "one two three", "one two three"])
     workshop.engines.hears = lambda _: next(answers)
     await ask(workshop, conversation_id)
     await workshop.clock.advance(5)
-    assert await texts(workshop, conversation_id) == ["one too three", "one two drei", "one two three"]
+    assert await texts(workshop, conversation_id) == ["one zwei three", "one two drei", "one two three"]
     rows = await workshop.db.read(lambda conn: corrections.listed(conn, conversation_id))
-    assert {row.id: row.state for row in rows} == {lost: "unplaced", kept: "shown"}
-    assert await workshop.codes() == ["correction-unplaced"]
-    workshop.engines.hears = lambda _: "one two three"
-    await ask(workshop, conversation_id)
-    await workshop.clock.advance(5)
-    assert (await texts(workshop, conversation_id))[:2] == ["one zwei three", "one two drei"]
+    assert {row.id: row.state for row in rows} == dict.fromkeys(ids, "shown")
+    assert await workshop.codes() == []
+    for correction_id in ids:  # back to what was heard: in this version, or when it was put right
+        undone = functools.partial(corrections.undo, correction_id=correction_id, actor="uid:1", now_us=START_US)
+        await workshop.db.write(undone)
+    assert await texts(workshop, conversation_id) == ["one too three", "one two three", "one two three"]
+
+
+async def test_a_notice_names_the_conversation_whose_correction_found_no_place(workshop: Workshop) -> None:  # noqa: F811
+    conversation_id = await spoken(workshop)
+
+    def note(conn: Connection) -> str:
+        notice = note_unplaced(conn, conversation_id, 1, START_US)
+        assert notice is not None
+        return notice.message
+
+    assert f"`omi-edge corrections list {conversation_id}`" in await workshop.db.write(note)
+    await workshop.db.write(lambda conn: note_unplaced(conn, conversation_id, 0, START_US))
     assert await workshop.codes() == []
 
 

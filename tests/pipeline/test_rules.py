@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from omi_edge.config import Config
 from omi_edge.rewrite import PLAIN, REGEX
-from omi_edge.store import people, reprocessing, rules, transcripts, vocabulary
+from omi_edge.store import corrections, people, reprocessing, rules, transcripts, vocabulary
 from omi_edge.store.connection import Connection
+from omi_edge.store.corrections import Target
 from omi_edge.store.rules import Heard
 from tests.helpers import START_US
 from tests.pipeline.test_reprocess import ask, correct, found, kinds, spoken, state, texts
@@ -100,6 +101,42 @@ async def test_what_was_put_right_by_hand_is_never_changed(workshop: Workshop) -
     await workshop.clock.advance(5)
     assert await texts(workshop, conversation_id) == ["one zwei three", "one deux three", "one zwei three"]
     assert await workshop.codes() == []
+
+
+async def rewrite_all(shop: Workshop, conversation_id: str, text: str) -> str:
+    """Put the whole of the first utterance right; return the correction."""
+    first = (await shop.utterances(conversation_id))[0].id
+    change = await shop.db.write(
+        lambda conn: corrections.add(conn, conversation_id, Target(first), text, actor="uid:1", now_us=START_US)
+    )
+    return change.correction_id
+
+
+async def test_what_a_person_wrote_and_a_recogniser_then_hears_stays_as_written(workshop: Workshop) -> None:  # noqa: F811
+    conversation_id = await spoken(workshop, "analytical died on Montag")
+    meant = "Anna will call Bob on Monday."
+    correction_id = await rewrite_all(workshop, conversation_id, meant)
+    await rule(workshop, "Bob", "Robert")
+    await rule(workshop, "Monday", "Montag")
+    workshop.engines.hears = lambda _: meant
+    for _ in range(2):
+        await ask(workshop, conversation_id)
+        await workshop.clock.advance(5)
+        assert (await texts(workshop, conversation_id))[:2] == [meant, "Anna will call Robert on Montag."]
+        (row,) = await workshop.db.read(lambda conn: corrections.listed(conn, conversation_id))
+        assert (row.state, await workshop.codes()) == ("shown", [])
+    await workshop.db.write(lambda conn: corrections.undo(conn, correction_id, actor="uid:1", now_us=START_US))
+    assert (await texts(workshop, conversation_id))[0] == meant  # nothing else was heard
+
+
+async def test_no_word_of_an_utterance_that_was_put_right_is_changed(workshop: Workshop) -> None:  # noqa: F811
+    conversation_id = await spoken(workshop, "Peter and Victor will visit the zoo.")
+    await rewrite_all(workshop, conversation_id, "Peter and Viktor will visit the zoo.")
+    await rule(workshop, "visit", "see")
+    await apply(workshop, conversation_id)
+    assert (await texts(workshop, conversation_id))[:2] == [
+        "Peter and Viktor will visit the zoo.", "Peter and Victor will see the zoo.",
+    ]  # fmt: skip
 
 
 async def test_words_made_anew_and_late_ones_pass_the_rules_too(workshop: Workshop) -> None:  # noqa: F811

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from omi_edge.domain import Utterance
@@ -154,6 +155,68 @@ async def test_a_version_shown_again_is_without_corrections_and_so_is_what_follo
         assert (shown, texts(conn)) == (("ver_final", 0), [SENTENCES[0]])
         shown = corrections.carry(conn, CONVERSATION, edited_id, "ver_final", final, now_us=START_US)
         assert (shown[1], texts(conn), states(conn)) == (0, ["the Zephyr lighthouse needs new paint"], ["shown"])
+
+    await filled.write(work)
+
+
+def carry(conn: Connection, version_id: str, *utterances: Utterance) -> int:
+    """Make a version of these, with the corrections of what is shown; return how many found no place."""
+    shown = conversations.get(conn, CONVERSATION).version_id
+    transcripts.new_version(
+        conn, CONVERSATION, id=version_id, kind="final", engine="e", now_us=START_US, utterances=(), activate=False
+    )
+    transcripts.append(conn, version_id, utterances)
+    return corrections.carry(conn, CONVERSATION, shown, version_id, utterances, now_us=START_US)[1]
+
+
+def kind(conn: Connection) -> str:
+    return next(row.kind for row in transcripts.versions(conn, CONVERSATION) if row.active)
+
+
+async def test_a_version_without_a_correction_is_not_an_edited_one(filled: Database) -> None:
+    def work(conn: Connection) -> None:
+        add(conn, Target("utt_0_0", word=2), "Zephyr")
+        other = filling.utterance("utt_a", CONVERSATION, START_US, "something else", segment_id="seg_sent")
+        assert carry(conn, "ver_a", other) == 1
+        assert (kind(conn), states(conn), texts(conn)) == ("final", ["unplaced"], ["something else"])
+        add(conn, Target("utt_a", word=1), "anything")  # the first is not forgotten
+        assert (kind(conn), states(conn), texts(conn)) == ("edited", ["unplaced", "shown"], ["anything else"])
+        again = filling.utterance("utt_b", CONVERSATION, START_US, SENTENCES[0])
+        assert carry(conn, "ver_b", again) == 1
+        assert (states(conn), texts(conn)) == (["shown", "unplaced"], ["the Zephyr lighthouse needs new paint"])
+
+    await filled.write(work)
+
+
+async def test_what_gave_way_to_a_correction_comes_back_when_it_is_undone(filled: Database) -> None:
+    def work(conn: Connection) -> None:
+        ids = [
+            add(conn, Target("utt_0_0"), "a harbour crane", START_US).correction_id,
+            add(conn, Target(said(conn)[0].id, word=3), "ship", START_US + 1).correction_id,
+        ]
+        heard = filling.utterance("utt_a", CONVERSATION, START_US, "her bow rain stops at two")
+        assert carry(conn, "ver_a", heard) == 0
+        assert (states(conn), texts(conn)) == (["shown", "shown"], ["a harbour ship"])
+        with pytest.raises(BadInput, match=ids[1]):
+            corrections.undo(conn, ids[0], actor="uid:1", now_us=START_US + 2)
+        for correction_id, left in zip(reversed(ids), ("a harbour crane", "her bow rain stops at two"), strict=True):
+            corrections.undo(conn, correction_id, actor="uid:1", now_us=START_US + 3)
+            assert texts(conn) == [left]
+        assert [hit.text for hit in search.search(conn, None, "rain", None)] == ["her bow rain stops at two"]
+
+    await filled.write(work)
+
+
+async def test_corrections_from_before_stretches_were_kept_still_work(filled: Database) -> None:
+    def work(conn: Connection) -> None:
+        first = add(conn, Target("utt_0_0", word=2), "Zephyr").correction_id
+        (whole,) = corrections.pieces_of(conn, CONVERSATION, "seg_0")
+        old = [(p.segment_id, p.at_us, p.before, p.after) for p in whole.differences]
+        conn.execute("UPDATE corrections SET pieces = ?", (msgspec.msgpack.encode(old),))
+        carry(conn, "ver_a", filling.utterance("utt_a", CONVERSATION, START_US, "the sapphire lighthouse"))
+        assert texts(conn) == ["the Zephyr lighthouse"]
+        corrections.undo(conn, first, actor="uid:1", now_us=START_US)
+        assert texts(conn) == ["the sapphire lighthouse"]
 
     await filled.write(work)
 

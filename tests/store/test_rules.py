@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from faster_whisper import tokenizer
 
 from omi_edge.domain import Word
 from omi_edge.errors import BadInput, NotFound
@@ -29,6 +30,9 @@ async def test_they_are_kept_once_in_order_and_removed(db: Database) -> None:
         assert add(conn, "see phi", "Zephi") == first
         with pytest.raises(BadInput, match=f"already .{first.rule.id}"):
             add(conn, "see phi", "Sophie")
+        for same in ("SEE phi", "see, Phi!"):  # a rule cares for neither
+            with pytest.raises(BadInput, match=f"already .{first.rule.id}"):
+                add(conn, same, "zephi")
         assert rules.listed(conn) == [first, second]
         assert [(row.rule.pattern, row.rule.replacement) for row in rules.listed(conn)] == [
             ("see phi", "Zephi"), ("a  b", ""),
@@ -48,6 +52,19 @@ async def test_there_is_an_end_to_it(db: Database, monkeypatch: pytest.MonkeyPat
     await db.write(lambda conn: add(conn, "a", "b"))
     with pytest.raises(BadInput, match="remove one first"):
         await db.write(lambda conn: add(conn, "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "kind"),
+    [("a\x1b[2J", "b", PLAIN), ("a", "b\tc", PLAIN), ("a\nb", "c", REGEX), ("a", "\x00", REGEX)],
+)
+async def test_control_characters_are_refused(db: Database, pattern: str, replacement: str, kind: str) -> None:
+    with pytest.raises(BadInput, match="has a control character in it; leave out"):
+        await db.write(lambda conn: add(conn, pattern, replacement, kind))
+
+
+def test_the_languages_are_those_of_whisper() -> None:
+    assert frozenset(tokenizer._LANGUAGE_CODES) == people.LANGUAGES
 
 
 async def test_what_was_heard_is_found_from_every_version_that_shows_it(db: Database) -> None:
@@ -131,8 +148,10 @@ async def test_a_language_holds_where_all_who_speak_share_it(db: Database) -> No
         people.forget(conn, bob.id)
         assert people.language_of(conn, CONVERSATIONS[0], "seg_0") == ""
         assert {one.person_id for one in transcripts.utterances(conn, CONVERSATIONS[0])} == {None}
-        with pytest.raises(BadInput, match="a code like en or de"):
+        with pytest.raises(BadInput, match="two or three letters like en or de"):
             people.speaks(conn, ada.id, "French")
+        with pytest.raises(BadInput, match="Whisper knows no language of this code"):
+            people.add(conn, "Cleo", now_us=START_US, language="xx")
         with pytest.raises(NotFound):
             people.forget(conn, bob.id)
 

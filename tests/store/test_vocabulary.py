@@ -39,6 +39,23 @@ async def test_what_is_no_word_is_refused(db: Database, text: str) -> None:
         await db.write(lambda conn: add(conn, text))
 
 
+async def test_case_makes_no_other_word(db: Database) -> None:
+    def work(conn: Connection) -> None:
+        for text in ("Zephira", "zephira", "ZEPHIRA"):
+            add(conn, text)
+        assert [row.text for row in vocabulary.listed(conn)] == ["Zephira"]
+        vocabulary.remove(conn, " zephIRA")
+        assert vocabulary.listed(conn) == []
+
+    await db.write(work)
+
+
+@pytest.mark.parametrize("text", ["Zephi\x1bra", "a\nb", "\x00a"])
+async def test_control_characters_are_refused(db: Database, text: str) -> None:
+    with pytest.raises(BadInput, match="no control characters; leave out"):
+        await db.write(lambda conn: add(conn, text))
+
+
 async def test_there_is_an_end_to_it(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary, "MOST", 1)
     await db.write(lambda conn: add(conn, "one"))
