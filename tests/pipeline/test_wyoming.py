@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wyoming.asr import Transcribe, Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -201,11 +201,13 @@ async def test_any_shape_is_heard_as_the_same(served: Served, shape: tuple[int, 
 
 
 @given(st.integers(8000, 192_000), st.integers(1, 4), st.integers(1, 8), st.lists(st.binary(max_size=500), max_size=5))
+@example(8000, 1, 1, [bytes(21)])
 def test_any_bytes_of_any_shape_are_samples(rate: int, width: int, channels: int, blocks: list[bytes]) -> None:
     converter = Converter(rate, width, channels)
     count = sum(len(converter.convert(block)) for block in blocks) + len(converter.finish())
     frames = sum(map(len, blocks)) // (width * channels)
-    assert count == pytest.approx(frames * SAMPLE_RATE / rate, abs=40)
+    # what is shorter than the resampler's filter, 21 samples at 8 kHz, comes to nothing: 2.6 ms
+    assert count == pytest.approx(frames * SAMPLE_RATE / rate, abs=43)
 
 
 def test_samples_of_each_width_have_one_loudness() -> None:
